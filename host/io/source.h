@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// An opened checkpoint, whatever its container: files, tensors, metadata. The readers
+// (safetensors.c, gguf.c, hfdir.c) fill it and have checked every number in it.
+#ifndef CLQ_IO_SOURCE_H
+#define CLQ_IO_SOURCE_H
+
+#include <jansson.h>
+
+#include "format/format.h"
+#include "io/file.h"
+#include "io/gguf.h"
+
+enum { CLQ_MAX_DIMS = 8 };
+
+// n_bytes 0: absent.
+typedef struct clq_extent {
+    uint32_t file;
+    uint64_t offset, n_bytes;
+    clq_format_id format; // of the elements
+} clq_extent;
+
+typedef struct clq_tensor {
+    char *name;
+    clq_type type;
+    uint32_t n_dims;
+    uint64_t dims[CLQ_MAX_DIMS]; // row-major; a 0-d tensor has n_dims 0
+    uint64_t n_elements;
+    clq_extent codes;
+    // Quantized tensors whose scales stand beside them (compressed-tensors, float8).
+    clq_extent scales, zero_points, group_index;
+    uint64_t scale_block[2]; // float8: rows and columns that share a scale
+    bool packed_zero_points; // a bit stream along the rows, else int8
+} clq_tensor;
+
+struct clq_source {
+    clq_container container;
+    char *path;
+    clq_file *files;
+    uint32_t n_files;
+    clq_tensor *tensors;
+    uint32_t n_tensors, capacity;
+    char *architecture;  // "llama", "bert", ... in GGUF's words; "" if unknown
+    clq_gguf_kvs kvs;    // GGUF
+    uint32_t alignment;  // GGUF
+    json_t *config;      // Hugging Face folder: config.json, NULL if there is none
+    json_t *st_metadata; // safetensors' __metadata__ of the first file, NULL if there is none
+    char **extra_files;  // Hugging Face folder: files to carry along, by name
+    uint32_t n_extra_files;
+};
+
+// NULL when there is none of that name.
+const clq_tensor *clq_source_find(const clq_source *source, const char *name);
+// [rows, cols]: everything in front of the last dimension, and the last dimension. Convolution
+// kernels and other views are the policy's business.
+void clq_tensor_matrix(const clq_tensor *t, uint64_t *rows, uint64_t *cols);
+// Decodes elements of whole matrix rows [first, first + n) of the view [rows, cols].
+clq_status clq_tensor_read(const clq_source *source, const clq_tensor *t, uint64_t cols,
+                           uint64_t first, uint64_t n, float *y, clq_error *err);
+
+// Used by the readers.
+clq_tensor *clq_source_add_tensor(clq_source *source); // zeroed; NULL: no memory
+clq_status clq_gguf_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
+clq_status clq_safetensors_read(clq_source *source, uint32_t file, clq_error *err);
+clq_status clq_hfdir_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
+// Sorts by name, refuses names that stand twice.
+clq_status clq_source_check_names(clq_source *source, clq_error *err);
+
+#endif

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+// clquant: quantize model checkpoints on any OpenCL device. This is the whole public interface.
+//
+// Conventions. Functions that can fail return a clq_status and take a clq_error as their last
+// parameter (NULL: no text wanted); the text says what failed, in which file and tensor, and what
+// to do. `_open`/`_create` functions hand out objects that the caller ends with `_close`/`_free`,
+// which accept NULL. Shapes are row-major: the last dimension is the contiguous one, and a weight
+// matrix is [out_features, in_features]. Paths are byte strings handed to the system unchanged.
+#ifndef CLQUANT_H
+#define CLQUANT_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CLQ_VERSION "0.1.0"
+#ifndef CLQ_API
+#define CLQ_API __attribute__((visibility("default")))
+#endif
+
+// ---- status ------------------------------------------------------------------------------------
+
+// The values are the exit codes of the clquant program.
+typedef enum clq_status {
+    CLQ_OK = 0,
+    CLQ_QUALITY = 1,       // ran to its end, but a quality bound was missed
+    CLQ_USAGE = 2,         // the request makes no sense
+    CLQ_BAD_INPUT = 3,     // a file's content is malformed, unsupported or cannot be represented
+    CLQ_DEVICE = 4,        // OpenCL device or memory
+    CLQ_OUTPUT = 5,        // the output cannot be written (disk, permission)
+    CLQ_INTERRUPTED = 130, // cancelled by the caller; resumable
+} clq_status;
+
+typedef struct clq_error {
+    clq_status status;
+    char text[1024];
+} clq_error;
+
+CLQ_API const char *clq_version(void);
+
+// ---- messages, progress, cancellation ----------------------------------------------------------
+
+typedef struct clq_progress {
+    const char *tensor;               // the tensor whose bytes were written last
+    uint32_t tensors_done, n_tensors; // output tensors
+    uint64_t elements_done, n_elements;
+    double seconds;                   // since the run began
+} clq_progress;
+
+// Callbacks come from the calling thread. Any member may be NULL.
+typedef struct clq_hooks {
+    void *user;
+    void (*warn)(void *user, const char *text);
+    void (*progress)(void *user, const clq_progress *p);
+    volatile sig_atomic_t *cancel; // set to non-zero (a signal handler may) to stop at the next tile
+} clq_hooks;
+
+// ---- formats -----------------------------------------------------------------------------------
+
+typedef enum clq_format_id {
+#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, exactness, bound) CLQ_##ID,
+#define CLQ_STORAGE(ID, name, ggml, st, elements, bytes, kind) CLQ_##ID,
+#include "clquant_formats.def"
+#undef CLQ_CODEC
+#undef CLQ_STORAGE
+    CLQ_INT, // the integer family: bits, symmetry and granularity stand in clq_type
+    CLQ_FORMAT_COUNT,
+} clq_format_id;
+
+typedef enum clq_granularity { CLQ_PER_CHANNEL, CLQ_PER_TENSOR, CLQ_PER_GROUP } clq_granularity;
+
+// How a tensor's values are stored. For formats other than CLQ_INT only `format` counts.
+// Integer codes are signed: symmetric -(2^(bits-1)-1) .. 2^(bits-1)-1, asymmetric
+// -2^(bits-1) .. 2^(bits-1)-1; value = scale * (code - zero_point), zero_point 0 when symmetric.
+typedef struct clq_type {
+    clq_format_id format;
+    uint8_t bits;                // 2..8
+    bool symmetric;              // absmax, else zero-point
+    clq_granularity granularity; // of scales and zero-points
+    uint32_t group_size;         // in elements of a row, CLQ_PER_GROUP only: a multiple of 32
+    clq_format_id scale_format;  // CLQ_F32, CLQ_F16 or CLQ_BF16: what a stored scale is rounded to
+} clq_type;
+
+typedef struct clq_format_info {
+    const char *name;
+    int32_t ggml_type;        // -1: not in GGUF
+    uint32_t block_elements;  // per block
+    uint32_t block_bytes;
+    bool has_codec;           // can be encoded to and decoded from
+    bool exact;               // byte-identical to the public reference encoder
+    double error_bound;       // |x - decoded| <= error_bound * largest |x| of the block
+} clq_format_info;
+
+// Facts of a format; NULL past the end. `id` of CLQ_INT describes the family as a whole.
+CLQ_API const clq_format_info *clq_format_at(clq_format_id id);
+
+// Reads "q4_0", "F16", "i8", "i4_g128", "i4_asym_g64", "i8_tensor" ... in any case.
+CLQ_API clq_status clq_type_parse(const char *text, clq_type *out, clq_error *err);
+// Writes the canonical name (at most 31 characters).
+CLQ_API void clq_type_name(const clq_type *type, char name[32]);
+
+// ---- devices -----------------------------------------------------------------------------------
+
+typedef struct clq_device clq_device;
+
+typedef struct clq_device_info {
+    uint32_t index;          // what --device takes
+    char name[128], platform[128], version[128], driver[64];
+    bool is_cpu, is_gpu, is_reference;
+    bool unified_memory;     // host memory is used in place
+    bool exact_divide;       // correctly rounded division: exact formats are byte-identical here
+    bool denormals, fp16, fp64;
+    uint32_t compute_units;
+    uint64_t global_memory, max_allocation, local_memory; // bytes
+} clq_device_info;
+
+typedef struct clq_device_options {
+    uint32_t threads;       // host threads (and PoCL's, if set before its first use); 0: as many as allowed
+    uint64_t max_allocation; // bytes; a lower limit than the device's own; 0: the device's
+    int lanes;              // vector width of CPU kernels: 1, 4, 8 or 16; 0: by device
+    int work_group_form;    // 1: `wg` kernels, 0: `vec` kernels, -1: by device type
+    const clq_hooks *hooks; // receives the warning when a self-test fails
+} clq_device_options;
+
+// Number of OpenCL devices of all platforms. No OpenCL at all is not an error: 0.
+CLQ_API clq_status clq_device_count(uint32_t *count, clq_error *err);
+CLQ_API clq_status clq_device_query(uint32_t index, clq_device_info *info, clq_error *err);
+// selector: an index, a part of a name (any case), "cpu", "gpu", "ref", or NULL: the first GPU, else
+// the first device, else the C references. "ref" makes no OpenCL call.
+CLQ_API clq_status clq_device_open(const char *selector, const clq_device_options *options,
+                                   clq_device **device, clq_error *err);
+CLQ_API void clq_device_close(clq_device *device);
+CLQ_API void clq_device_describe(const clq_device *device, clq_device_info *info);
+
+// ---- one tensor in memory ----------------------------------------------------------------------
+
+// Sizes in bytes of the parts of an encoded [rows, cols] tensor. Formats other than CLQ_INT have
+// codes only. Fails (CLQ_USAGE) where cols does not suit the type.
+//   codes        CLQ_INT, 8 bits: int8 [rows, cols]; fewer: uint32 [rows, ceil(cols * bits / 32)],
+//                code + 2^(bits-1) as a dense bit stream, least significant bit first
+//   scales       [rows, groups] of scale_format (one for CLQ_PER_TENSOR)
+//   zero_points  int8 [rows, groups], asymmetric only
+typedef struct clq_part_sizes {
+    uint64_t codes, scales, zero_points;
+    uint64_t groups; // scales per row
+} clq_part_sizes;
+CLQ_API clq_status clq_type_sizes(const clq_type *type, uint64_t rows, uint64_t cols,
+                                  clq_part_sizes *sizes, clq_error *err);
+
+// What encoding cost, measured by decoding the bytes that were produced.
+typedef struct clq_stats {
+    double sum_x2, sum_e2; // squares of the values and of the errors
+    double max_error;
+    uint64_t bad_inputs;   // NaN or infinite source values
+    uint64_t bad_outputs;  // finite values that became NaN or infinite (a scale out of range)
+    uint64_t lost_groups;  // not all zero, but every code is: the scale's dtype cannot hold it
+} clq_stats;
+
+// Encodes x (source: CLQ_F32, CLQ_F16 or CLQ_BF16, row-major [rows, cols]). scales and zero_points
+// may be NULL where the type has none. CLQ_BAD_INPUT if x or the result is not finite.
+CLQ_API clq_status clq_encode(clq_device *device, const clq_type *type, clq_format_id source,
+                              const void *x, uint64_t rows, uint64_t cols, void *codes,
+                              void *scales, void *zero_points, clq_stats *stats, clq_error *err);
+// Decodes to float [rows, cols].
+CLQ_API clq_status clq_decode(clq_device *device, const clq_type *type, const void *codes,
+                              const void *scales, const void *zero_points, uint64_t rows,
+                              uint64_t cols, float *y, clq_error *err);
+
+// Parallel reductions over x (CLQ_F32, CLQ_F16 or CLQ_BF16), row-major [rows, cols]. group_size
+// divides cols; cols itself: per row; 0: one result for the tensor. Results are [rows, cols /
+// group_size] (or 1). A NaN in x makes the result NaN.
+CLQ_API clq_status clq_absmax(clq_device *device, clq_format_id source, const void *x, uint64_t rows,
+                              uint64_t cols, uint64_t group_size, float *absmax, clq_error *err);
+CLQ_API clq_status clq_minmax(clq_device *device, clq_format_id source, const void *x, uint64_t rows,
+                              uint64_t cols, uint64_t group_size, float *min, float *max,
+                              clq_error *err);
+
+// ---- checkpoints -------------------------------------------------------------------------------
+
+typedef struct clq_source clq_source;
+
+typedef enum clq_container { CLQ_GGUF, CLQ_SAFETENSORS, CLQ_HF_FOLDER } clq_container;
+
+typedef struct clq_tensor_info {
+    const char *name;
+    char type[32];         // format name
+    uint32_t n_dims;
+    uint64_t dims[8];      // row-major
+    uint64_t n_elements, n_bytes; // bytes with scales and zero-points
+    const char *file;      // where its bytes are
+    uint64_t offset;       // in that file
+} clq_tensor_info;
+
+// Opens a GGUF file (any part of a split one), a safetensors file or a Hugging Face folder. Every
+// number in it is checked against the files' sizes before this returns.
+CLQ_API clq_status clq_source_open(const char *path, const clq_hooks *hooks, clq_source **source,
+                                   clq_error *err);
+CLQ_API void clq_source_close(clq_source *source);
+CLQ_API clq_container clq_source_container(const clq_source *source);
+CLQ_API const char *clq_source_architecture(const clq_source *source); // "llama", "" if unknown
+CLQ_API uint32_t clq_source_count(const clq_source *source);
+CLQ_API clq_status clq_source_tensor(const clq_source *source, uint32_t index,
+                                     clq_tensor_info *info, clq_error *err);
+// Decodes rows [first, first + n) to float, a row being everything behind the first dimension.
+CLQ_API clq_status clq_source_rows(const clq_source *source, uint32_t index, uint64_t first,
+                                   uint64_t n, float *y, clq_error *err);
+
+// ---- quantize and convert ----------------------------------------------------------------------
+
+typedef struct clq_rule {
+    const char *pattern; // PCRE2, searched in the output's tensor name
+    clq_type type;
+} clq_rule;
+
+typedef struct clq_quantize_options {
+    clq_type type;            // of all tensors that quantization applies to
+    const clq_rule *rules;    // win over `type`; the first that matches counts
+    uint32_t n_rules;
+    bool convert;             // `type` is F32, F16 or BF16 and applies to every weight
+    bool no_fallback;         // refuse where a tensor's shape does not suit its type
+    bool resume;
+    uint64_t max_memory;      // bytes of buffers; 0: 1 GiB or a quarter of RAM, the smaller
+    uint32_t threads;         // 0: as many as the process may use
+} clq_quantize_options;
+
+typedef struct clq_plan clq_plan;
+
+typedef struct clq_plan_tensor {
+    const char *name;         // in the output
+    const char *source_name;
+    char source_type[32], type[32];
+    const char *note;         // why the type is not the one asked for; "" if it is
+    uint32_t n_dims;
+    uint64_t dims[8];
+    uint64_t n_elements, n_bytes;
+    clq_stats stats;          // after the run
+    bool quantized, lossy;    // lossy: stats were measured
+} clq_plan_tensor;
+
+typedef struct clq_plan_totals {
+    uint64_t n_bytes;         // of all output files together: exact
+    uint64_t source_bytes, n_elements, quantized_elements;
+    uint64_t memory;          // buffers that the run will allocate, at most
+    uint32_t n_tensors, n_fallbacks, n_files;
+    double seconds;           // of the run, after it
+} clq_plan_totals;
+
+// Decides everything before any work: types, names, offsets, sizes. `out` ending in ".gguf" makes a
+// GGUF file, anything else a folder. Nothing is written.
+CLQ_API clq_status clq_plan_create(clq_source *source, const char *out,
+                                   const clq_quantize_options *options, const clq_hooks *hooks,
+                                   clq_plan **plan, clq_error *err);
+CLQ_API void clq_plan_free(clq_plan *plan);
+CLQ_API void clq_plan_summary(const clq_plan *plan, clq_plan_totals *totals);
+// NULL past the end.
+CLQ_API const clq_plan_tensor *clq_plan_at(const clq_plan *plan, uint32_t index);
+// Writes the output: temporary file, fsync, check, rename. On failure nothing is left behind; after
+// CLQ_INTERRUPTED (or a crash) the partial file and its journal are, for `resume`.
+CLQ_API clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err);
+
+// ---- verify ------------------------------------------------------------------------------------
+
+typedef struct clq_verify_tensor {
+    const char *name;        // in the output
+    char type[32];
+    double sqnr_db;          // 10 log10(sum x^2 / sum (x - y)^2), INFINITY when equal
+    double max_error;
+    uint64_t bad_values;     // NaN or infinite decoded values or scales
+    uint64_t n_elements;
+} clq_verify_tensor;
+
+typedef struct clq_verify_totals {
+    uint32_t n_compared, n_missing; // missing: in the source, not in the output
+    double sqnr_db, worst_sqnr_db;
+    uint64_t bad_values;
+} clq_verify_totals;
+
+// Decodes both checkpoints with the C references, tensor by tensor, and calls `each` (may be NULL).
+// CLQ_QUALITY when a value or scale is not finite, a tensor is missing, or an unquantized tensor
+// differs beyond its rounding.
+CLQ_API clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads,
+                              const clq_hooks *hooks,
+                              void (*each)(void *user, const clq_verify_tensor *t), void *user,
+                              clq_verify_totals *totals, clq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
