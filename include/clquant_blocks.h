@@ -7,7 +7,7 @@
 #ifndef CLQUANT_BLOCKS_H
 #define CLQUANT_BLOCKS_H
 
-#ifdef __OPENCL_VERSION__
+#if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
 typedef uchar clq_u8;
 typedef char clq_i8;
 typedef ushort clq_u16;

@@ -52,7 +52,8 @@ void clq_buf_printf(clq_buf *b, const char *format, ...)
 
 void clq_buf_u32(clq_buf *b, uint32_t v)
 {
-    unsigned char bytes[4] = {v & 255, v >> 8 & 255, v >> 16 & 255, v >> 24};
+    unsigned char bytes[4];
+    for (int i = 0; i < 4; i++) bytes[i] = (unsigned char)(v >> 8 * i);
     clq_buf_append(b, bytes, sizeof bytes);
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#define _GNU_SOURCE // strerror_r that returns the text
 #include "base/error.h"
 
 #include <stdarg.h>

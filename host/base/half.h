@@ -59,6 +59,13 @@ static inline uint16_t clq_f32_to_bf16(float x)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+// Truncates as x86's cvttss2si does: what does not fit (and NaN) becomes INT_MIN, whose low byte is
+// 0. ggml's reference encoders, run on x86, have this in their bytes.
+static inline int32_t clq_trunc_x86(float x)
+{
+    return x >= -2147483648.0f && x < 2147483648.0f ? (int32_t)x : INT32_MIN;
+}
+
 // OCP 8-bit floats. E4M3 has no infinity: 0x7f and 0xff are NaN, the largest value is 448.
 float clq_f8_e4m3_to_f32(uint8_t v);
 float clq_f8_e5m2_to_f32(uint8_t v);

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "base/checked.h"
 
@@ -67,4 +68,11 @@ void clq_parallel(uint32_t threads, uint64_t n, uint64_t grain,
         if (pthread_create(&ids[started], NULL, worker, &w) == 0) started++;
     worker(&w);
     for (uint32_t i = 0; i < started; i++) pthread_join(ids[i], NULL);
+}
+
+double clq_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }

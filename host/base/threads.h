@@ -12,4 +12,7 @@ uint32_t clq_threads_allowed(void);
 void clq_parallel(uint32_t threads, uint64_t n, uint64_t grain,
                   void (*fn)(void *ctx, uint64_t begin, uint64_t end), void *ctx);
 
+// Seconds of a clock that never runs backwards.
+double clq_seconds(void);
+
 #endif

@@ -15,7 +15,8 @@ enum {
     MAX_ARRAY_DEPTH = 8,
     MAX_NAME = 4096,          // llama.cpp itself stops at 63; longer names are preserved here
     MAX_ALIGNMENT = 64 << 10, // a power of two up to this
-    MAX_SPLITS = 100000,
+    MAX_KVS = 10000,
+    MAX_SPLITS = 99999,
 };
 static const uint64_t MAX_HEADER = 1u << 30;
 
@@ -105,6 +106,9 @@ static bool skip_value(cursor *c, uint32_t type, int depth)
 static clq_status read_kvs(cursor *c, uint64_t n, clq_gguf_kvs *kvs)
 {
     if (n > c->left / 13) return corrupt(c, "more metadata entries than the file can hold");
+    if (n > MAX_KVS)
+        return clq_fail(c->err, CLQ_BAD_INPUT, "'%s': %" PRIu64 " metadata entries; at most %d are read",
+                        c->path, n, MAX_KVS);
     for (uint64_t i = 0; i < n; i++) {
         char *key;
         CLQ_TRY(take_name(c, "a metadata key", &key));
@@ -242,58 +246,53 @@ static clq_status place_tensors(cursor *c, clq_source *s, uint32_t first, uint32
     return check_overlap(c, s, first);
 }
 
+// Parses a header of which `have` bytes are at hand.
+static clq_status parse_part(clq_source *s, uint32_t file, const uint8_t *header, uint64_t have,
+                             clq_gguf_kvs *kvs, uint32_t *alignment, clq_error *err)
+{
+    cursor c = {.path = s->files[file].path, .err = err, .p = header, .left = have};
+    uint32_t version, first = s->n_tensors;
+    uint64_t n_tensors, n_kvs, data;
+    CLQ_TRY(check_magic(&c, &version));
+    if (!take_u64(&c, &n_tensors) || !take_u64(&c, &n_kvs)) return corrupt(&c, "no counts");
+    CLQ_TRY(read_kvs(&c, n_kvs, kvs));
+    CLQ_TRY(read_alignment(&c, kvs, alignment));
+    if (n_tensors > c.left / 24) return corrupt(&c, "more tensors than the file can hold");
+    for (uint64_t i = 0; i < n_tensors; i++) {
+        clq_tensor *t = clq_source_add_tensor(s);
+        if (!t) return clq_fail_memory(err, sizeof *t);
+        CLQ_TRY(read_tensor(&c, t));
+    }
+    if (!clq_round_up_u64((uint64_t)(c.p - header), *alignment, &data))
+        return corrupt(&c, "the header is too long");
+    return place_tensors(&c, s, first, file, data, *alignment);
+}
+
+static void forget_tensors(clq_source *s, uint32_t first)
+{
+    while (s->n_tensors > first) free(s->tensors[--s->n_tensors].name);
+}
+
 // Reads the file `file` of the source; its metadata goes to kvs.
 static clq_status read_part(clq_source *s, uint32_t file, clq_gguf_kvs *kvs, uint32_t *alignment,
                             clq_error *err)
 {
     const clq_file *f = &s->files[file];
-    uint8_t *owned = NULL;
-    cursor c = {.path = f->path, .err = err, .left = f->size < MAX_HEADER ? f->size : MAX_HEADER};
-    c.p = clq_file_at(f, 0);
-    if (!c.p) {
-        // Without a map the header is read in growing pieces until it parses or the file ends.
-        if (c.left > 256u << 20) c.left = 256u << 20;
-        owned = malloc(c.left ? c.left : 1);
-        if (!owned) return clq_fail_memory(err, c.left);
-        clq_status st = clq_file_read(f, 0, owned, c.left, err);
-        if (st != CLQ_OK) {
-            free(owned);
-            return st;
-        }
-        c.p = owned;
+    uint64_t most = f->size < MAX_HEADER ? f->size : MAX_HEADER;
+    if (f->map) return parse_part(s, file, f->map, most, kvs, alignment, err);
+    // Not mapped: the header's length is known only once it is parsed, so read more until it is.
+    uint32_t first = s->n_tensors;
+    for (uint64_t have = 4u << 20;; have *= 2) {
+        if (have > most) have = most;
+        uint8_t *header = malloc(have ? have : 1);
+        if (!header) return clq_fail_memory(err, have);
+        clq_status st = clq_file_read(f, 0, header, have, err);
+        if (st == CLQ_OK) st = parse_part(s, file, header, have, kvs, alignment, err);
+        free(header);
+        if (st == CLQ_OK || have == most) return st;
+        forget_tensors(s, first);
+        clq_kvs_free(kvs);
     }
-    const uint8_t *start = c.p;
-    uint32_t version, first = s->n_tensors;
-    uint64_t n_tensors, n_kvs;
-    clq_status st;
-    CLQ_TRY_OUT(check_magic(&c, &version));
-    if (!take_u64(&c, &n_tensors) || !take_u64(&c, &n_kvs)) {
-        st = corrupt(&c, "no counts");
-        goto out;
-    }
-    CLQ_TRY_OUT(read_kvs(&c, n_kvs, kvs));
-    CLQ_TRY_OUT(read_alignment(&c, kvs, alignment));
-    if (n_tensors > c.left / 24) {
-        st = corrupt(&c, "more tensors than the file can hold");
-        goto out;
-    }
-    for (uint64_t i = 0; i < n_tensors; i++) {
-        clq_tensor *t = clq_source_add_tensor(s);
-        if (!t) {
-            st = clq_fail_memory(err, sizeof *t);
-            goto out;
-        }
-        CLQ_TRY_OUT(read_tensor(&c, t));
-    }
-    uint64_t data;
-    if (!clq_round_up_u64((uint64_t)(c.p - start), *alignment, &data)) {
-        st = corrupt(&c, "the header is too long");
-        goto out;
-    }
-    st = place_tensors(&c, s, first, file, data, *alignment);
-out:
-    free(owned);
-    return st;
 }
 
 // "model-00001-of-00003.gguf" -> part number and count; the length of the text in front of them.
@@ -334,8 +333,7 @@ static clq_status open_split(clq_source *s, uint64_t n_parts, clq_error *err)
     if (!path) return clq_fail_memory(err, len);
     clq_status st = CLQ_OK;
     // Start anew with part 1, whose metadata is the model's.
-    for (uint32_t i = 0; i < s->n_tensors; i++) free(s->tensors[i].name);
-    s->n_tensors = 0;
+    forget_tensors(s, 0);
     clq_kvs_free(&s->kvs);
     clq_file_close(&s->files[0]);
     s->n_files = 0;

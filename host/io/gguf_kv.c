@@ -151,7 +151,7 @@ static void set_buf(clq_gguf_kvs *kvs, const char *key, clq_gguf_type type, clq_
 
 void clq_kv_set_u16(clq_gguf_kvs *kvs, const char *key, uint16_t v)
 {
-    uint8_t bytes[2] = {v & 255, (uint8_t)(v >> 8)};
+    uint8_t bytes[2] = {(uint8_t)v, (uint8_t)(v >> 8)};
     clq_kv_set_raw(kvs, key, CLQ_GGUF_U16, bytes, sizeof bytes);
 }
 

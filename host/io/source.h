@@ -25,11 +25,13 @@ typedef struct clq_tensor {
     uint32_t n_dims;
     uint64_t dims[CLQ_MAX_DIMS]; // row-major; a 0-d tensor has n_dims 0
     uint64_t n_elements;
+    uint64_t row_len;    // CLQ_INT: elements of a row as quantization saw it; 0: the last dimension
     clq_extent codes;
     // Quantized tensors whose scales stand beside them (compressed-tensors, float8).
     clq_extent scales, zero_points, group_index;
     uint64_t scale_block[2]; // float8: rows and columns that share a scale
     bool packed_zero_points; // a bit stream along the rows, else int8
+    bool loose_codes;        // 32 / bits codes a word, an older layout, else the dense stream
 } clq_tensor;
 
 struct clq_source {
@@ -50,19 +52,23 @@ struct clq_source {
 
 // NULL when there is none of that name.
 const clq_tensor *clq_source_find(const clq_source *source, const char *name);
-// [rows, cols]: everything in front of the last dimension, and the last dimension. Convolution
-// kernels and other views are the policy's business.
+// As a matrix [rows, cols]: rows that share nothing, the last dimension unless row_len says more.
 void clq_tensor_matrix(const clq_tensor *t, uint64_t *rows, uint64_t *cols);
-// Decodes elements of whole matrix rows [first, first + n) of the view [rows, cols].
-clq_status clq_tensor_read(const clq_source *source, const clq_tensor *t, uint64_t cols,
-                           uint64_t first, uint64_t n, float *y, clq_error *err);
+// Decodes the matrix rows [first, first + n).
+clq_status clq_tensor_read(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, float *y,
+                           clq_error *err);
 
 // Used by the readers.
 clq_tensor *clq_source_add_tensor(clq_source *source); // zeroed; NULL: no memory
 clq_status clq_gguf_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
 clq_status clq_safetensors_read(clq_source *source, uint32_t file, clq_error *err);
 clq_status clq_hfdir_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
-// Sorts by name, refuses names that stand twice.
+// Makes one tensor "X.weight" of each set X.weight_packed, X.weight_scale, X.weight_zero_point ...
+// (compressed-tensors), and gives float8 weights their scales.
+clq_status clq_compressed_assemble(clq_source *source, clq_error *err);
+// Removes the tensors whose name is NULL, keeping the order.
+void clq_source_drop_unnamed(clq_source *source);
+// Refuses names that stand twice.
 clq_status clq_source_check_names(clq_source *source, clq_error *err);
 
 #endif

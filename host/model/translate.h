@@ -17,14 +17,24 @@ typedef struct clq_translated_tensor {
 } clq_translated_tensor;
 
 typedef struct clq_text_file {
-    char *name; // "tokenizer.json"
+    char *name; // "tokenizer.json", "1_Pooling/config.json" (at most one folder)
     char *data;
     size_t len;
 } clq_text_file;
 
+// A small tensor that the other side wants and the source does not have (Llama 3's rope_freqs).
+typedef struct clq_computed_tensor {
+    char *name;
+    uint32_t n_dims;
+    uint64_t dims[CLQ_MAX_DIMS];
+    float *data; // to be stored as F32
+} clq_computed_tensor;
+
 typedef struct clq_translation {
     clq_translated_tensor *tensors; // in the order in which the output holds them
     uint32_t n_tensors;
+    clq_computed_tensor *computed; // to GGUF: stored behind `tensors`
+    uint32_t n_computed;
     clq_gguf_kvs kvs;     // to GGUF: all metadata but general.file_type and quantization_version
     json_t *config;       // to Hugging Face: config.json without quantization_config, torch_dtype
     clq_text_file *files; // to Hugging Face: tokenizer files

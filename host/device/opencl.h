@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// The OpenCL device's own types. Included only within device/.
+#ifndef CLQ_DEVICE_OPENCL_H
+#define CLQ_DEVICE_OPENCL_H
+
+#define CL_TARGET_OPENCL_VERSION 120
+#include <CL/cl.h>
+
+#include "device/device.h"
+
+enum { CLQ_UNITS = 64 };        // kernels/common.cl: UNITS
+enum { CLQ_MAX_KERNELS = 8 };   // a program
+
+typedef struct clq_kernel {
+    char name[32];
+    cl_kernel kernel;
+    cl_uint n_args;
+} clq_kernel;
+
+typedef struct clq_program {
+    struct clq_program *next;
+    char file[48], options[192];
+    char cache_path[512]; // "" : not cached
+    bool from_cache;
+    cl_program program;
+    clq_kernel kernels[CLQ_MAX_KERNELS];
+    uint32_t n_kernels;
+} clq_program;
+
+// What was self-tested: a target type (without its group size) from one source.
+typedef struct clq_family {
+    clq_type type;
+    clq_format_id source;
+    bool decode_only, range_only;
+    bool use_reference; // the kernel did not build or gave other bytes
+} clq_family;
+
+typedef struct clq_opencl {
+    clq_device base;
+    cl_platform_id platform;
+    cl_device_id id;
+    cl_context context;
+    cl_command_queue compute, upload, download; // one queue when memory is unified
+    bool unified, work_groups;
+    int lanes; // VW
+    char cache_dir[400];
+    clq_program *programs;
+    clq_family *families;
+    uint32_t n_families;
+} clq_opencl;
+
+static inline clq_opencl *clq_opencl_of(clq_device *d) { return (clq_opencl *)d; }
+
+clq_status clq_cl_fail(clq_error *err, cl_int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+const char *clq_cl_error_name(cl_int code);
+
+// program.c. The kernel `name` of kernels/<file> built with `options` (beside VW and WG).
+clq_status clq_kernel_get(clq_opencl *d, const char *file, const char *options, const char *name, clq_kernel **kernel,
+                          clq_error *err);
+// Saves programs that were built in this run, then frees all.
+void clq_programs_close(clq_opencl *d);
+// The text of an embedded kernel file (or of the folder CLQ_KERNEL_DIR), includes resolved; free() it.
+clq_status clq_kernel_source(const char *file, char **text, clq_error *err);
+
+// launch.c: the one door to clEnqueueNDRangeKernel.
+typedef struct clq_arg {
+    size_t size;
+    const void *value;
+} clq_arg;
+#define CLQ_ARG(x) ((clq_arg){sizeof(x), &(x)})
+clq_status clq_launch(clq_opencl *d, clq_kernel *kernel, uint64_t n_groups, const clq_arg *args, cl_uint n_args,
+                      const cl_event *wait, clq_error *err);
+
+// lane.c
+clq_status clq_cl_lane_create(clq_device *d, const clq_lane_limits *limits, clq_lane **lane, clq_error *err);
+void clq_cl_lane_free(clq_lane *lane);
+void *clq_cl_lane_staging(clq_lane *lane);
+clq_status clq_cl_lane_submit(clq_lane *lane, const clq_tile *tile, clq_error *err);
+clq_status clq_cl_lane_wait(clq_lane *lane, clq_tile_result *result, clq_error *err);
+
+// selftest.c: tests the tile's family on first use; whether the reference stands in for its kernels.
+clq_status clq_family_get(clq_opencl *d, const clq_tile *tile, bool *use_reference, clq_error *err);
+
+#endif

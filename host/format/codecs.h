@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// The C references, declared from the table: clq_<name>_encode_ref, clq_<name>_decode_ref.
+#ifndef CLQ_FORMAT_CODECS_H
+#define CLQ_FORMAT_CODECS_H
+
+#include "format/format.h"
+
+#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, exactness, bound)                           \
+    void clq_##name##_encode_ref(const float *x, uint64_t n_blocks, void *blocks);                 \
+    void clq_##name##_decode_ref(const void *blocks, uint64_t n_blocks, float *y);
+#define CLQ_STORAGE(ID, name, ggml, st, elements, bytes, kind)
+#include "clquant_formats.def"
+#undef CLQ_CODEC
+#undef CLQ_STORAGE
+
+#endif

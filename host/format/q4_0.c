@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// q4_0: value = d * (q - 8), q in 0..15. d = m / -8 where m is the value of largest magnitude (the
+// first of them); q = min(15, trunc(x * (1 / d) + 8.5)), 1 / d from the unrounded d.
+#include "base/half.h"
+#include "format/codecs.h"
+
+static unsigned code(float v)
+{
+    int q = (int8_t)clq_trunc_x86(v + 8.5f);
+    return (unsigned)(q < 15 ? q : 15) & 15;
+}
+
+void clq_q4_0_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+{
+    clq_block_q4_0 *b = blocks;
+    for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
+        float amax = 0.0f, m = 0.0f;
+        for (int j = 0; j < 32; j++) {
+            float a = x[j] < 0.0f ? -x[j] : x[j];
+            if (a > amax) {
+                amax = a;
+                m = x[j];
+            }
+        }
+        float d = m / -8.0f;
+        float id = d != 0.0f ? 1.0f / d : 0.0f;
+        b[i].d = clq_f32_to_f16(d);
+        for (int j = 0; j < 16; j++) {
+            b[i].qs[j] = (uint8_t)(code(x[j] * id) | code(x[j + 16] * id) << 4);
+        }
+    }
+}
+
+void clq_q4_0_decode_ref(const void *blocks, uint64_t n_blocks, float *y)
+{
+    const clq_block_q4_0 *b = blocks;
+    for (uint64_t i = 0; i < n_blocks; i++, y += 32) {
+        float d = clq_f16_to_f32(b[i].d);
+        for (int j = 0; j < 16; j++) {
+            y[j] = (float)((b[i].qs[j] & 15) - 8) * d;
+            y[j + 16] = (float)((b[i].qs[j] >> 4) - 8) * d;
+        }
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// q4_1: value = d * q + m, q in 0..15. m = min, d = (max - min) / 15,
+// q = min(15, trunc((x - m) * (1 / d) + 0.5)), from the unrounded d and m.
+#include <float.h>
+
+#include "base/half.h"
+#include "format/codecs.h"
+
+static unsigned code(float v)
+{
+    int q = (int8_t)clq_trunc_x86(v + 0.5f);
+    return (unsigned)(q < 15 ? q : 15) & 15;
+}
+
+void clq_q4_1_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+{
+    clq_block_q4_1 *b = blocks;
+    for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
+        float min = FLT_MAX, max = -FLT_MAX;
+        for (int j = 0; j < 32; j++) {
+            if (x[j] < min) min = x[j];
+            if (x[j] > max) max = x[j];
+        }
+        float d = (max - min) / 15.0f;
+        float id = d != 0.0f ? 1.0f / d : 0.0f;
+        b[i].d = clq_f32_to_f16(d);
+        b[i].m = clq_f32_to_f16(min);
+        for (int j = 0; j < 16; j++)
+            b[i].qs[j] = (uint8_t)(code((x[j] - min) * id) | code((x[j + 16] - min) * id) << 4);
+    }
+}
+
+void clq_q4_1_decode_ref(const void *blocks, uint64_t n_blocks, float *y)
+{
+    const clq_block_q4_1 *b = blocks;
+    for (uint64_t i = 0; i < n_blocks; i++, y += 32) {
+        float d = clq_f16_to_f32(b[i].d), m = clq_f16_to_f32(b[i].m);
+        for (int j = 0; j < 16; j++) {
+            y[j] = (float)(b[i].qs[j] & 15) * d + m;
+            y[j + 16] = (float)(b[i].qs[j] >> 4) * d + m;
+        }
+    }
+}

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: MIT
+// Opening any checkpoint by its content, looking tensors up, reading them as floats.
+#include "io/source.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "base/half.h"
+
+clq_tensor *clq_source_add_tensor(clq_source *s)
+{
+    if (s->n_tensors == s->capacity) {
+        uint32_t capacity = s->capacity ? 2 * s->capacity : 64;
+        if (capacity < s->capacity) return NULL;
+        clq_tensor *tensors = realloc(s->tensors, capacity * sizeof *tensors);
+        if (!tensors) return NULL;
+        s->tensors = tensors;
+        s->capacity = capacity;
+    }
+    clq_tensor *t = &s->tensors[s->n_tensors++];
+    memset(t, 0, sizeof *t);
+    return t;
+}
+
+void clq_source_drop_unnamed(clq_source *s)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < s->n_tensors; i++)
+        if (s->tensors[i].name) s->tensors[kept++] = s->tensors[i];
+    s->n_tensors = kept;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const clq_tensor *const *)a)->name, (*(const clq_tensor *const *)b)->name);
+}
+
+clq_status clq_source_check_names(clq_source *s, clq_error *err)
+{
+    if (s->n_tensors < 2) return CLQ_OK;
+    const clq_tensor **order = malloc(s->n_tensors * sizeof *order);
+    if (!order) return clq_fail_memory(err, s->n_tensors * sizeof *order);
+    for (uint32_t i = 0; i < s->n_tensors; i++) order[i] = &s->tensors[i];
+    qsort(order, s->n_tensors, sizeof *order, by_name);
+    clq_status st = CLQ_OK;
+    for (uint32_t i = 1; i < s->n_tensors && st == CLQ_OK; i++)
+        if (strcmp(order[i - 1]->name, order[i]->name) == 0)
+            st = clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' stands twice: in '%s' and in '%s'", order[i]->name,
+                          s->files[order[i - 1]->codes.file].path, s->files[order[i]->codes.file].path);
+    free(order);
+    return st;
+}
+
+const clq_tensor *clq_source_find(const clq_source *s, const char *name)
+{
+    for (uint32_t i = 0; i < s->n_tensors; i++)
+        if (strcmp(s->tensors[i].name, name) == 0) return &s->tensors[i];
+    return NULL;
+}
+
+static clq_status open_single(clq_source *s, const clq_hooks *hooks, clq_error *err)
+{
+    s->files = calloc(1, sizeof *s->files);
+    if (!s->files) return clq_fail_memory(err, sizeof *s->files);
+    CLQ_TRY(clq_file_open(s->path, &s->files[0], err));
+    s->n_files = 1;
+    // The content decides, not the name: files of the Hugging Face cache have none.
+    uint8_t magic[4] = {0};
+    if (s->files[0].size < 8)
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' has %" PRIu64 " bytes: neither a GGUF nor a safetensors file",
+                        s->path, s->files[0].size);
+    CLQ_TRY(clq_file_read(&s->files[0], 0, magic, 4, err));
+    if (memcmp(magic, "GGUF", 4) == 0) return clq_gguf_open(s, hooks, err);
+    s->container = CLQ_SAFETENSORS;
+    s->architecture = strdup("");
+    if (!s->architecture) return clq_fail_memory(err, 1);
+    CLQ_TRY(clq_safetensors_read(s, 0, err));
+    CLQ_TRY(clq_source_check_names(s, err));
+    return clq_compressed_assemble(s, err);
+}
+
+clq_status clq_source_open(const char *path, const clq_hooks *hooks, clq_source **source, clq_error *err)
+{
+    *source = NULL;
+    struct stat sb;
+    if (stat(path, &sb) != 0) return clq_fail_errno(err, CLQ_BAD_INPUT, errno, "cannot open '%s'", path);
+    clq_source *s = calloc(1, sizeof *s);
+    if (!s || !(s->path = strdup(path))) {
+        free(s);
+        return clq_fail_memory(err, sizeof *s);
+    }
+    clq_status st = S_ISDIR(sb.st_mode) ? clq_hfdir_open(s, hooks, err) : open_single(s, hooks, err);
+    if (st == CLQ_OK)
+        *source = s;
+    else
+        clq_source_close(s);
+    return st;
+}
+
+void clq_source_close(clq_source *s)
+{
+    if (!s) return;
+    for (uint32_t i = 0; i < s->n_tensors; i++) free(s->tensors[i].name);
+    for (uint32_t i = 0; i < s->n_files; i++) clq_file_close(&s->files[i]);
+    for (uint32_t i = 0; i < s->n_extra_files; i++) free(s->extra_files[i]);
+    clq_kvs_free(&s->kvs);
+    json_decref(s->config);
+    json_decref(s->st_metadata);
+    free(s->extra_files);
+    free(s->tensors);
+    free(s->files);
+    free(s->architecture);
+    free(s->path);
+    free(s);
+}
+
+clq_container clq_source_container(const clq_source *s) { return s->container; }
+const char *clq_source_architecture(const clq_source *s) { return s->architecture; }
+uint32_t clq_source_count(const clq_source *s) { return s->n_tensors; }
+
+clq_status clq_source_tensor(const clq_source *s, uint32_t index, clq_tensor_info *info, clq_error *err)
+{
+    if (index >= s->n_tensors)
+        return clq_fail(err, CLQ_USAGE, "tensor %u of %u does not exist", index, s->n_tensors);
+    const clq_tensor *t = &s->tensors[index];
+    *info = (clq_tensor_info){
+        .name = t->name,
+        .n_dims = t->n_dims,
+        .n_elements = t->n_elements,
+        .n_bytes = t->codes.n_bytes + t->scales.n_bytes + t->zero_points.n_bytes + t->group_index.n_bytes,
+        .file = s->files[t->codes.file].path,
+        .offset = t->codes.offset,
+    };
+    memcpy(info->dims, t->dims, sizeof info->dims);
+    clq_type_name(&t->type, info->type);
+    return CLQ_OK;
+}
+
+void clq_tensor_matrix(const clq_tensor *t, uint64_t *rows, uint64_t *cols)
+{
+    *cols = t->row_len ? t->row_len : t->n_dims ? t->dims[t->n_dims - 1] : 1;
+    *rows = *cols ? t->n_elements / *cols : 0;
+}
+
+clq_status clq_source_rows(const clq_source *s, uint32_t index, uint64_t first, uint64_t n, float *y,
+                           clq_error *err)
+{
+    if (index >= s->n_tensors)
+        return clq_fail(err, CLQ_USAGE, "tensor %u of %u does not exist", index, s->n_tensors);
+    const clq_tensor *t = &s->tensors[index];
+    uint64_t rows = t->n_dims > 1 ? t->dims[0] : 1;
+    if (first > rows || n > rows - first)
+        return clq_fail(err, CLQ_USAGE, "rows %" PRIu64 "..%" PRIu64 " of tensor '%s', which has %" PRIu64, first,
+                        first + n, t->name, rows);
+    uint64_t all, cols;
+    clq_tensor_matrix(t, &all, &cols);
+    uint64_t per = rows ? all / rows : 0; // matrix rows in a row of the first dimension
+    return clq_tensor_read(s, t, first * per, n * per, y, err);
+}
+
+// ---- decoding ----
+
+// The bytes [offset, offset + n) of an extent: in the map where they stand at a multiple of `align`
+// there, else read into *owned.
+static clq_status view(const clq_source *s, const clq_extent *e, uint64_t offset, uint64_t n,
+                       uintptr_t align, const void **bytes, void **owned, clq_error *err)
+{
+    const clq_file *f = &s->files[e->file];
+    *owned = NULL;
+    const uint8_t *p = clq_file_at(f, e->offset + offset);
+    if (p && (uintptr_t)p % align == 0) {
+        *bytes = p;
+        return CLQ_OK;
+    }
+    *owned = malloc(n ? n : 1);
+    if (!*owned) return clq_fail_memory(err, n);
+    *bytes = *owned;
+    clq_status st = clq_file_read(f, e->offset + offset, *owned, n, err);
+    if (st != CLQ_OK) {
+        free(*owned);
+        *owned = NULL;
+    }
+    return st;
+}
+
+static clq_status read_floats(const clq_source *s, const clq_extent *e, uint64_t first, uint64_t n, float *y,
+                              clq_error *err)
+{
+    const uint64_t size = clq_format_at(e->format)->block_bytes;
+    const void *bytes;
+    void *owned;
+    CLQ_TRY(view(s, e, first * size, n * size, size, &bytes, &owned, err));
+    const uint8_t *u8 = bytes;
+    switch (e->format) {
+    case CLQ_F64:
+        for (uint64_t i = 0; i < n; i++) y[i] = (float)((const double *)bytes)[i];
+        break;
+    case CLQ_F8_E4M3:
+        for (uint64_t i = 0; i < n; i++) y[i] = clq_f8_e4m3_to_f32(u8[i]);
+        break;
+    case CLQ_F8_E5M2:
+        for (uint64_t i = 0; i < n; i++) y[i] = clq_f8_e5m2_to_f32(u8[i]);
+        break;
+    default:
+        clq_load_floats(e->format, bytes, n, y);
+    }
+    free(owned);
+    return CLQ_OK;
+}
+
+// float8 with one scale per tile of scale_block[0] x scale_block[1].
+static clq_status scale_rows(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t first, uint64_t n,
+                             float *y, clq_error *err)
+{
+    uint64_t block_rows = t->scale_block[0], block_cols = t->scale_block[1];
+    uint64_t per_row = clq_div_up(cols, block_cols);
+    float *scale = malloc(per_row * sizeof *scale);
+    if (!scale) return clq_fail_memory(err, per_row * sizeof *scale);
+    clq_status st = CLQ_OK;
+    for (uint64_t r = 0; r < n && st == CLQ_OK; r++) {
+        if (r == 0 || (first + r) % block_rows == 0)
+            st = read_floats(s, &t->scales, (first + r) / block_rows * per_row, per_row, scale, err);
+        for (uint64_t b = 0; b < per_row && st == CLQ_OK; b++) {
+            uint64_t end = (b + 1) * block_cols < cols ? (b + 1) * block_cols : cols;
+            for (uint64_t c = b * block_cols; c < end; c++) y[r * cols + c] *= scale[b];
+        }
+    }
+    free(scale);
+    return st;
+}
+
+// Zero-points of rows [first, first + n): int8 in the file, or a stream packed along the rows.
+static clq_status read_zero_points(const clq_source *s, const clq_tensor *t, uint64_t groups, uint64_t first,
+                                   uint64_t n, int8_t *z, clq_error *err)
+{
+    if (!t->packed_zero_points)
+        return clq_file_read(&s->files[t->zero_points.file], t->zero_points.offset + first * groups, z, n * groups,
+                             err);
+    uint32_t bits = t->type.bits;
+    uint64_t word0 = first * bits / 32, word1 = clq_div_up((first + n) * bits, 32);
+    const void *bytes;
+    void *owned;
+    CLQ_TRY(view(s, &t->zero_points, word0 * groups * 4, (word1 - word0) * groups * 4, 1, &bytes, &owned, err));
+    uint32_t *column = malloc((word1 - word0 + 1) * sizeof *column);
+    if (!column) {
+        free(owned);
+        return clq_fail_memory(err, (word1 - word0) * sizeof *column);
+    }
+    for (uint64_t g = 0; g < groups; g++) {
+        for (uint64_t w = 0; w < word1 - word0; w++)
+            memcpy(&column[w], (const uint8_t *)bytes + (w * groups + g) * 4, 4);
+        for (uint64_t r = 0; r < n; r++) {
+            uint64_t bit = (first + r) * bits - word0 * 32;
+            uint64_t low = column[bit / 32];
+            if (bit % 32 + bits > 32) low |= (uint64_t)column[bit / 32 + 1] << 32;
+            z[r * groups + g] = (int8_t)((int)(low >> bit % 32 & ((1u << bits) - 1)) - (1 << (bits - 1)));
+        }
+    }
+    free(column);
+    free(owned);
+    return CLQ_OK;
+}
+
+// Scales follow g_idx instead of the column's place where a file has one.
+static clq_status apply_group_index(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t n,
+                                    uint64_t groups, const float *scales, const int8_t *zeros, const void *codes,
+                                    float *y, clq_error *err)
+{
+    const void *bytes;
+    void *owned;
+    CLQ_TRY(view(s, &t->group_index, 0, t->group_index.n_bytes, 4, &bytes, &owned, err));
+    const int32_t *index = bytes;
+    clq_status st = CLQ_OK;
+    uint64_t row_bytes = clq_type_row_bytes(&t->type, cols);
+    for (uint64_t c = 0; c < cols && st == CLQ_OK; c++)
+        if (index[c] < 0 || (uint64_t)index[c] >= groups)
+            st = clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': g_idx[%" PRIu64 "] = %d, but there are %" PRIu64 " groups",
+                          t->name, c, index[c], groups);
+    for (uint64_t r = 0; r < n && st == CLQ_OK; r++) {
+        const uint8_t *row = (const uint8_t *)codes + r * row_bytes;
+        for (uint64_t c = 0; c < cols; c++) {
+            int code = t->type.bits == 8 ? ((const int8_t *)row)[c]
+                                         : (int)clq_unpack_bits((const uint32_t *)(const void *)row, c, t->type.bits) -
+                                               (1 << (t->type.bits - 1));
+            uint64_t g = r * groups + (uint64_t)index[c];
+            y[r * cols + c] = scales[g] * (float)(code - (zeros ? zeros[g] : 0));
+        }
+    }
+    free(owned);
+    return st;
+}
+
+// Rows of an older layout, 32 / bits values a word, as the dense stream.
+static clq_status read_loose_rows(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t first,
+                                  uint64_t n, uint32_t **dense, clq_error *err)
+{
+    uint32_t bits = t->type.bits, per_word = 32 / bits;
+    uint64_t loose = clq_div_up(cols, per_word), words = clq_type_row_bytes(&t->type, cols) / 4;
+    const void *bytes;
+    void *owned;
+    CLQ_TRY(view(s, &t->codes, first * loose * 4, n * loose * 4, 4, &bytes, &owned, err));
+    *dense = calloc(n * words + 1, 4);
+    for (uint64_t r = 0; *dense && r < n; r++)
+        for (uint64_t c = 0; c < cols; c++) {
+            uint32_t word = ((const uint32_t *)bytes)[r * loose + c / per_word];
+            clq_pack_bits(*dense + r * words, c, bits, word >> c % per_word * bits & ((1u << bits) - 1));
+        }
+    free(owned);
+    return *dense ? CLQ_OK : clq_fail_memory(err, n * words * 4);
+}
+
+static clq_status read_integers(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t first, uint64_t n,
+                                float *y, clq_error *err)
+{
+    const clq_type *type = &t->type;
+    bool one = type->granularity == CLQ_PER_TENSOR;
+    uint64_t groups = clq_type_groups(type, cols), row_bytes = clq_type_row_bytes(type, cols);
+    uint64_t n_scales = one ? 1 : n * groups;
+    float *scales = malloc(n_scales * sizeof *scales);
+    int8_t *zeros = t->zero_points.n_bytes ? malloc(n_scales) : NULL;
+    const void *codes;
+    void *owned = NULL;
+    clq_status st;
+    if (!scales || (t->zero_points.n_bytes && !zeros)) {
+        st = clq_fail_memory(err, n_scales * sizeof *scales);
+        goto out;
+    }
+    CLQ_TRY_OUT(read_floats(s, &t->scales, one ? 0 : first * groups, n_scales, scales, err));
+    if (zeros) CLQ_TRY_OUT(read_zero_points(s, t, groups, one ? 0 : first, one ? 1 : n, zeros, err));
+    if (t->loose_codes) {
+        uint32_t *dense = NULL;
+        CLQ_TRY_OUT(read_loose_rows(s, t, cols, first, n, &dense, err));
+        codes = owned = dense;
+    } else {
+        CLQ_TRY_OUT(view(s, &t->codes, first * row_bytes, n * row_bytes, 4, &codes, &owned, err));
+    }
+    if (t->group_index.n_bytes)
+        CLQ_TRY_OUT(apply_group_index(s, t, cols, n, groups, scales, zeros, codes, y, err));
+    else
+        clq_int_decode_ref(type, codes, n, cols, scales, zeros, y);
+out:
+    free(owned);
+    free(zeros);
+    free(scales);
+    return st;
+}
+
+clq_status clq_tensor_read(const clq_source *s, const clq_tensor *t, uint64_t first, uint64_t n, float *y,
+                           clq_error *err)
+{
+    uint64_t rows, cols;
+    clq_tensor_matrix(t, &rows, &cols);
+    if (n == 0 || cols == 0) return CLQ_OK;
+    if (t->type.format == CLQ_INT) return read_integers(s, t, cols, first, n, y, err);
+    const clq_format *f = clq_format_row(t->type.format);
+    if (f->kind == CLQ_KIND_OPAQUE)
+        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is stored as %s, which cannot be decoded", t->name,
+                        f->info.name);
+    if (f->info.block_elements == 1) {
+        bool float8 = t->type.format == CLQ_F8_E4M3 || t->type.format == CLQ_F8_E5M2;
+        if (float8 && !t->scales.n_bytes)
+            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is %s, but no weight_scale or weight_scale_inv stands beside it",
+                            t->name, f->info.name);
+        CLQ_TRY(read_floats(s, &t->codes, first * cols, n * cols, y, err));
+        return t->scales.n_bytes ? scale_rows(s, t, cols, first, n, y, err) : CLQ_OK;
+    }
+    uint64_t block = first * cols / f->info.block_elements, n_blocks = n * cols / f->info.block_elements;
+    const void *bytes;
+    void *owned;
+    CLQ_TRY(view(s, &t->codes, block * f->info.block_bytes, n_blocks * f->info.block_bytes, 2, &bytes, &owned, err));
+    f->decode_ref(bytes, n_blocks, y);
+    free(owned);
+    return CLQ_OK;
+}

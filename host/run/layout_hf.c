@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: MIT
+// The files of a Hugging Face folder: shards and their index, config.json with quantization_config
+// (compressed-tensors), and what is carried along.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "run/plan.h"
+
+static const uint64_t SHARD_BYTES = 5000000000u; // as transformers' default
+
+static clq_part *const *parts_of(clq_entry *e, clq_part *list[4])
+{
+    list[0] = &e->codes;
+    list[1] = &e->scales;
+    list[2] = &e->zero_points;
+    list[3] = &e->shape;
+    return list;
+}
+
+// ---- shards ----
+
+static uint64_t entry_bytes(const clq_entry *e)
+{
+    return e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
+}
+
+// Gives entries their shard, in order. The number of shards.
+static uint32_t assign_shards(clq_plan *p)
+{
+    uint32_t shard = 0;
+    uint64_t filled = 0;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        uint64_t n = entry_bytes(&p->entries[i]);
+        if (filled && filled + n > SHARD_BYTES) {
+            shard++;
+            filled = 0;
+        }
+        p->entries[i].file = shard;
+        filled += n;
+    }
+    return shard + 1;
+}
+
+static json_t *entry_json(const clq_part *part, uint64_t at)
+{
+    json_t *shape = json_array();
+    for (uint32_t d = 0; d < part->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)part->dims[d]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", part->st_dtype, "shape", shape, "data_offsets", (json_int_t)at,
+                     (json_int_t)(at + part->n_bytes));
+}
+
+// The header of one shard; sets the parts' offsets. Wide elements come first, so that every tensor
+// lies at a multiple of its element size.
+static clq_status write_shard_head(clq_plan *p, uint32_t shard, clq_error *err)
+{
+    clq_plan_file *file = &p->files[shard];
+    json_t *head = json_object();
+    json_t *metadata = p->source->st_metadata ? json_copy(p->source->st_metadata) : json_pack("{s:s}", "format", "pt");
+    json_object_set_new(head, "__metadata__", metadata);
+    uint64_t at = 0;
+    clq_part *list[4];
+    static const uint32_t widths[] = {8, 4, 2, 1};
+    for (int w = 0; w < 4; w++)
+        for (uint32_t i = 0; i < p->n_entries; i++) {
+            if (p->entries[i].file != shard) continue;
+            parts_of(&p->entries[i], list);
+            for (int k = 0; k < 4; k++) {
+                clq_part *part = list[k];
+                if (!part->name) continue;
+                uint32_t width = clq_format_at(clq_format_of_st(part->st_dtype))->block_bytes;
+                if (width != widths[w] && !(w == 3 && width == 3)) continue;
+                part->offset = at;
+                json_object_set_new(head, part->name, entry_json(part, at));
+                at += part->n_bytes;
+            }
+        }
+    char *text = json_dumps(head, JSON_COMPACT);
+    json_decref(head);
+    if (!text) return clq_fail_memory(err, 1);
+    size_t len = strlen(text), padded = (len + 7) / 8 * 8;
+    clq_buf_u64(&file->head, padded);
+    clq_buf_append(&file->head, text, len);
+    free(text);
+    for (; len < padded; len++) clq_buf_append(&file->head, " ", 1);
+    if (file->head.failed) return clq_fail_memory(err, padded);
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        if (p->entries[i].file != shard) continue;
+        parts_of(&p->entries[i], list);
+        for (int k = 0; k < 4; k++)
+            if (list[k]->name) list[k]->offset += file->head.len;
+    }
+    file->n_bytes = file->head.len + at;
+    return CLQ_OK;
+}
+
+static clq_status add_text_file(clq_plan *p, const char *name, const char *text, size_t len, clq_error *err)
+{
+    clq_plan_file *f = clq_plan_add_file(p, name);
+    if (f) clq_buf_append(&f->head, text, len);
+    if (!f || f->head.failed) return clq_fail_memory(err, len);
+    f->n_bytes = len;
+    return CLQ_OK;
+}
+
+static clq_status add_json_file(clq_plan *p, const char *name, const json_t *json, clq_error *err)
+{
+    char *text = json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    if (!text) return clq_fail_memory(err, 1);
+    clq_status st = add_text_file(p, name, text, strlen(text), err);
+    free(text);
+    return st;
+}
+
+static clq_status write_index(clq_plan *p, clq_error *err)
+{
+    json_t *map = json_object();
+    uint64_t total = 0;
+    clq_part *list[4];
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        parts_of(&p->entries[i], list);
+        total += entry_bytes(&p->entries[i]);
+        for (int k = 0; k < 4; k++)
+            if (list[k]->name) json_object_set_new(map, list[k]->name, json_string(p->files[p->entries[i].file].name));
+    }
+    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    clq_status st = index ? add_json_file(p, "model.safetensors.index.json", index, err) : clq_fail_memory(err, 1);
+    json_decref(index);
+    return st;
+}
+
+// ---- config.json ----
+
+// "model.layers.0.q_proj" of "model.layers.0.q_proj.weight", as a JSON string.
+static json_t *module_name(const clq_entry *e)
+{
+    size_t len = strlen(e->info.name);
+    if (clq_ends_with(e->info.name, ".weight")) len -= strlen(".weight");
+    return json_stringn(e->info.name, len);
+}
+
+static json_t *scheme_json(const clq_type *t, json_t *targets)
+{
+    const char *strategy = t->granularity == CLQ_PER_TENSOR ? "tensor" : t->granularity == CLQ_PER_GROUP ? "group" : "channel";
+    json_t *weights = json_pack("{s:n, s:n, s:b, s:i, s:s, s:{}, s:s, s:b, s:s}", "actorder", "block_structure", "dynamic",
+                                0, "num_bits", t->bits, "observer", "minmax", "observer_kwargs", "strategy", strategy,
+                                "symmetric", t->symmetric, "type", "int");
+    json_object_set_new(weights, "group_size",
+                        t->granularity == CLQ_PER_GROUP ? json_integer(t->group_size) : json_null());
+    return json_pack("{s:s, s:n, s:n, s:o, s:o}", "format", t->bits == 8 ? "int-quantized" : "pack-quantized",
+                     "input_activations", "output_activations", "targets", targets, "weights", weights);
+}
+
+static bool same_scheme(const clq_type *a, const clq_type *b)
+{
+    clq_type x = *a, y = *b;
+    x.scale_format = y.scale_format = CLQ_F32;
+    return clq_type_equal(&x, &y);
+}
+
+// One group for the type asked for, whose target is the class Linear and the names of quantized
+// modules of other classes; one with names for every other type.
+static json_t *config_groups(const clq_plan *p, const clq_type *asked)
+{
+    json_t *groups = json_object();
+    bool *taken = calloc(p->n_entries + 1, sizeof *taken);
+    if (!taken) return groups;
+    uint32_t n = 0;
+    for (uint32_t pass = 0; pass < 2; pass++) // the group of the type asked for is group_0
+        for (uint32_t i = 0; i < p->n_entries; i++) {
+            const clq_type *type = &p->entries[i].type;
+            if (type->format != CLQ_INT || taken[i] || (pass == 0) != same_scheme(type, asked)) continue;
+            json_t *targets = json_array();
+            if (pass == 0) json_array_append_new(targets, json_string("Linear"));
+            for (uint32_t k = i; k < p->n_entries; k++) {
+                if (p->entries[k].type.format != CLQ_INT || !same_scheme(&p->entries[k].type, type)) continue;
+                taken[k] = true;
+                if (pass == 1 || p->entries[k].info.n_dims > 2)
+                    json_array_append_new(targets, module_name(&p->entries[k]));
+            }
+            char key[32];
+            snprintf(key, sizeof key, "group_%u", n++);
+            json_object_set_new(groups, key, scheme_json(type, targets));
+        }
+    free(taken);
+    return groups;
+}
+
+// Linear-like weights that were left alone, so that a loader does not look for their scales.
+static json_t *ignored_modules(const clq_plan *p)
+{
+    json_t *list = json_array();
+    bool head = false;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const clq_entry *e = &p->entries[i];
+        if (e->type.format == CLQ_INT || e->info.n_dims != 2 || !clq_ends_with(e->info.name, ".weight")) continue;
+        if (strstr(e->info.name, "embed")) continue; // Embedding, not Linear
+        json_t *name = module_name(e);
+        head |= strcmp(json_string_value(name), "lm_head") == 0;
+        json_array_append_new(list, name);
+    }
+    if (!head) json_array_append_new(list, json_string("lm_head")); // tied: no tensor, but a module
+    return list;
+}
+
+static json_t *quantization_config(const clq_plan *p)
+{
+    bool eight = false, fewer = false;
+    const clq_type *asked = NULL;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const clq_type *t = &p->entries[i].type;
+        if (t->format != CLQ_INT) continue;
+        eight |= t->bits == 8;
+        fewer |= t->bits < 8;
+        if (!asked || (!same_scheme(asked, &p->options.type) && same_scheme(t, &p->options.type))) asked = t;
+    }
+    if (!asked) return NULL;
+    const char *format = eight && fewer ? "mixed-precision" : eight ? "int-quantized" : "pack-quantized";
+    return json_pack("{s:o, s:s, s:n, s:o, s:n, s:s, s:s, s:{}, s:{}, s:s}", "config_groups", config_groups(p, asked),
+                     "format", format, "global_compression_ratio", "ignore", ignored_modules(p), "kv_cache_scheme",
+                     "quant_method", "compressed-tensors", "quantization_status", "compressed", "sparsity_config",
+                     "transform_config", "version", "0.19.0");
+}
+
+static const char *torch_dtype(const clq_plan *p)
+{
+    // The dtype of the largest full-precision tensor.
+    const clq_entry *largest = NULL;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const clq_entry *e = &p->entries[i];
+        if (e->type.format > CLQ_BF16) continue;
+        if (!largest || e->info.n_elements > largest->info.n_elements) largest = e;
+    }
+    clq_format_id f = largest ? largest->type.format : CLQ_F32;
+    return f == CLQ_F16 ? "float16" : f == CLQ_BF16 ? "bfloat16" : "float32";
+}
+
+static clq_status write_config(clq_plan *p, clq_error *err)
+{
+    const json_t *from = p->source->container == CLQ_GGUF ? p->translation.config : p->source->config;
+    json_t *config = from ? json_deep_copy(from) : json_object();
+    if (!config) return clq_fail_memory(err, 1);
+    json_object_del(config, "quantization_config");
+    json_t *quantization = quantization_config(p);
+    if (quantization) json_object_set_new(config, "quantization_config", quantization);
+    bool translated = p->source->container == CLQ_GGUF;
+    const char *key = json_object_get(config, "dtype") && !json_object_get(config, "torch_dtype") ? "dtype" : "torch_dtype";
+    if (translated || p->options.convert || json_object_get(config, key))
+        json_object_set_new(config, key, json_string(torch_dtype(p)));
+    clq_status st = json_object_size(config) ? add_json_file(p, "config.json", config, err) : CLQ_OK;
+    json_decref(config);
+    return st;
+}
+
+static clq_status carry_files(clq_plan *p, clq_error *err)
+{
+    for (uint32_t i = 0; i < p->translation.n_files; i++)
+        CLQ_TRY(add_text_file(p, p->translation.files[i].name, p->translation.files[i].data, p->translation.files[i].len, err));
+    for (uint32_t i = 0; i < p->source->n_extra_files; i++) {
+        clq_plan_file *f = clq_plan_add_file(p, p->source->extra_files[i]);
+        if (!f || !(f->copy_of = clq_path_join(p->source->path, p->source->extra_files[i]))) return clq_fail_memory(err, 1);
+        clq_file file;
+        CLQ_TRY(clq_file_open(f->copy_of, &file, err));
+        f->n_bytes = file.size;
+        clq_file_close(&file);
+    }
+    return CLQ_OK;
+}
+
+clq_status clq_layout_hf(clq_plan *p, clq_error *err)
+{
+    uint32_t n = assign_shards(p);
+    for (uint32_t i = 0; i < n; i++) {
+        char name[64];
+        if (n == 1)
+            snprintf(name, sizeof name, "model.safetensors");
+        else
+            snprintf(name, sizeof name, "model-%05u-of-%05u.safetensors", i + 1, n);
+        if (!clq_plan_add_file(p, name)) return clq_fail_memory(err, 1);
+        CLQ_TRY(write_shard_head(p, i, err));
+    }
+    if (n > 1) CLQ_TRY(write_index(p, err));
+    CLQ_TRY(write_config(p, err));
+    return carry_files(p, err);
+}

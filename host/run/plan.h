@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// The plan: every output byte's place, decided before the first kernel runs.
+#ifndef CLQ_RUN_PLAN_H
+#define CLQ_RUN_PLAN_H
+
+#include "base/buffer.h"
+#include "io/source.h"
+#include "model/translate.h"
+
+// A stretch of an output file that belongs to a tensor.
+typedef struct clq_part {
+    char *name;           // safetensors: its own entry
+    const char *st_dtype;
+    uint32_t n_dims;
+    uint64_t dims[CLQ_MAX_DIMS];
+    uint64_t offset, n_bytes; // in the file
+} clq_part;
+
+typedef struct clq_entry {
+    clq_plan_tensor info;
+    char note[96];
+    clq_type type;
+    uint32_t source;      // index of the source tensor
+    clq_row_order order;
+    uint32_t n_heads;
+    bool copy;            // the bytes stay as they are (rows may change places)
+    uint64_t rows, cols;  // the matrix that the type sees
+    uint32_t file;
+    clq_part codes, scales, zero_points, shape; // n_bytes 0 (shape: name NULL): absent
+    uint64_t hash;        // of the bytes written
+    bool done;
+} clq_entry;
+
+// An output file: its head, and a whole content for files that hold no tensors.
+typedef struct clq_plan_file {
+    char *name;        // in the folder, "" for a single file
+    clq_buf head;      // written at offset 0
+    char *copy_of;     // or: a source folder's file, carried along
+    uint64_t n_bytes;
+} clq_plan_file;
+
+struct clq_plan {
+    clq_source *source;
+    char *out;
+    bool to_gguf;
+    clq_quantize_options options;
+    clq_rule *rules; // own copy
+    const clq_hooks *hooks;
+    clq_translation translation;
+    clq_entry *entries;
+    uint32_t n_entries;
+    clq_plan_file *files;
+    uint32_t n_files;
+    clq_plan_totals totals;
+    uint64_t tile_elements; // of one tile, at most
+    uint32_t n_lanes;
+    uint64_t max_src_bytes, max_code_bytes, max_groups, max_elements; // of a tile
+    uint64_t fingerprint;
+};
+
+// Rows of a tile of the entry.
+uint64_t clq_plan_tile_rows(const clq_plan *plan, const clq_entry *e);
+// layout_gguf.c, layout_hf.c: make files, offsets and heads of a plan whose entries have their types.
+clq_status clq_layout_gguf(clq_plan *plan, clq_error *err);
+clq_status clq_layout_hf(clq_plan *plan, clq_error *err);
+clq_plan_file *clq_plan_add_file(clq_plan *plan, const char *name); // NULL: no memory
+
+#endif

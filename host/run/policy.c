@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+// Order of decision: a rule (the first whose pattern is found in the name), else the type asked for
+// where the tensor is one that quantization applies to, else as it is; then the shape decides
+// whether the type is possible.
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "run/policy.h"
+
+#include <pcre2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+
+struct clq_policy {
+    const clq_quantize_options *options;
+    pcre2_code **patterns;
+    bool *matched;
+    bool to_gguf;
+};
+
+clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, clq_policy **policy, clq_error *err)
+{
+    *policy = NULL;
+    clq_policy *p = calloc(1, sizeof *p);
+    if (!p) return clq_fail_memory(err, sizeof *p);
+    p->options = options;
+    p->to_gguf = to_gguf;
+    p->patterns = calloc(options->n_rules + 1, sizeof *p->patterns);
+    p->matched = calloc(options->n_rules + 1, sizeof *p->matched);
+    clq_status st = p->patterns && p->matched ? CLQ_OK : clq_fail_memory(err, options->n_rules);
+    for (uint32_t i = 0; st == CLQ_OK && i < options->n_rules; i++) {
+        int code;
+        PCRE2_SIZE at;
+        p->patterns[i] = pcre2_compile((PCRE2_SPTR)options->rules[i].pattern, PCRE2_ZERO_TERMINATED, 0, &code, &at, NULL);
+        if (!p->patterns[i]) {
+            PCRE2_UCHAR why[120];
+            pcre2_get_error_message(code, why, sizeof why);
+            st = clq_fail(err, CLQ_USAGE, "the pattern '%s' is not a regular expression: %s at %zu",
+                          options->rules[i].pattern, (const char *)why, (size_t)at);
+        }
+    }
+    if (st != CLQ_OK) {
+        clq_policy_free(p);
+        return st;
+    }
+    *policy = p;
+    return CLQ_OK;
+}
+
+void clq_policy_free(clq_policy *p)
+{
+    if (!p) return;
+    for (uint32_t i = 0; p->patterns && i < p->options->n_rules; i++) pcre2_code_free(p->patterns[i]);
+    free(p->patterns);
+    free(p->matched);
+    free(p);
+}
+
+clq_status clq_policy_finish(const clq_policy *p, clq_error *err)
+{
+    for (uint32_t i = 0; i < p->options->n_rules; i++)
+        if (!p->matched[i])
+            return clq_fail(err, CLQ_USAGE, "the pattern '%s' matches no tensor that can be quantized",
+                            p->options->rules[i].pattern);
+    return CLQ_OK;
+}
+
+static bool holds_any(const char *name, const char *const *parts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strstr(name, parts[i])) return true;
+    return false;
+}
+#define HOLDS_ANY(name, parts) holds_any(name, parts, sizeof(parts) / sizeof(*(parts)))
+
+// GGUF tensors that stay in full precision whatever is asked: small, and read by code that expects
+// float. The list is llama-quantize's (docs/policies.md has its source).
+static bool gguf_wants(const char *name, uint32_t n_dims)
+{
+    static const char *const never[] = {
+        "_norm.weight", "ffn_gate_inp", "position_embd", "token_types", "ssm_conv1d", "shortconv", "time_mix_first",
+        "time_mix_w0", "time_mix_w1", "time_mix_w2", "time_mix_v0", "time_mix_v1", "time_mix_v2", "time_mix_a0",
+        "time_mix_a1", "time_mix_a2", "time_mix_g1", "time_mix_g2", "time_mix_decay_w1", "time_mix_decay_w2",
+        "time_mix_lerp_fused", "attn_rel_b", "altup", "laurel", "per_layer_model_proj", ".position_embd", ".patch_embd",
+    };
+    return n_dims >= 2 && clq_ends_with(name, "weight") && !HOLDS_ANY(name, never);
+}
+
+// Hugging Face weights of Linear and Conv modules: what loaders of compressed-tensors expect.
+static bool hf_wants(const char *name, uint32_t n_dims)
+{
+    static const char *const never[] = {"embed", "wte.", "wpe.", "lm_head", "norm", "Norm", "ln_", "router", "mlp.gate.weight",
+                                        "rotary", "relative_attention_bias"};
+    bool weight = clq_ends_with(name, ".weight") || strstr(name, "experts.gate_up_proj") || strstr(name, "experts.down_proj");
+    return n_dims >= 2 && weight && !HOLDS_ANY(name, never);
+}
+
+// [rows, cols]: convolution kernels as [dim0, rest]; GGUF's and stacked experts' by the last dimension.
+static void set_matrix(const clq_subject *s, clq_choice *c)
+{
+    const clq_tensor *t = s->t;
+    bool stacked = strstr(s->name, "expert") != NULL;
+    clq_tensor_matrix(t, &c->rows, &c->cols);
+    if (!s->to_gguf && t->n_dims > 2 && !stacked) {
+        c->rows = t->dims[0];
+        c->cols = c->rows ? t->n_elements / c->rows : 0;
+    }
+}
+
+static bool plain_float(const clq_type *t)
+{
+    return t->format == CLQ_F32 || t->format == CLQ_F16 || t->format == CLQ_BF16;
+}
+
+// What the tensor becomes when nothing is asked of it.
+static clq_type kept_type(const clq_subject *s, const clq_quantize_options *o)
+{
+    const clq_type *from = &s->t->type;
+    const clq_format *f = clq_format_row(from->format);
+    bool weight = f->kind != CLQ_KIND_OPAQUE;
+    if (!weight) return *from;
+    if (o->convert && !s->to_gguf) return o->type;
+    // Loaders want the small tensors of a GGUF file as float.
+    if (s->to_gguf && !s->from_gguf) return clq_plain(CLQ_F32);
+    if (f->kind == CLQ_KIND_FLOAT) return clq_plain(CLQ_F32); // F64, float8
+    if (!s->to_gguf && !plain_float(from)) return clq_plain(CLQ_F32);
+    return *from;
+}
+
+// The largest of 64 and 32 that divides cols, for a group size that does not.
+static uint32_t smaller_group(uint64_t cols)
+{
+    return cols % 64 == 0 ? 64 : cols % 32 == 0 ? 32 : 0;
+}
+
+// Makes the type fit the rows, or says what is stored instead.
+static clq_status fit_shape(const clq_policy *p, const clq_subject *s, clq_choice *c, clq_error *err)
+{
+    char name[32];
+    clq_type_name(&c->type, name);
+    unsigned long long cols = c->cols;
+    if (c->type.format != CLQ_INT) {
+        uint32_t block = clq_format_at(c->type.format)->block_elements;
+        if (c->cols % block == 0) return CLQ_OK;
+        snprintf(c->note, sizeof c->note, "rows of %llu are not whole blocks of %u: f16 instead of %s", cols, block, name);
+        c->type = clq_plain(CLQ_F16);
+        c->quantized = false;
+    } else if (c->type.granularity == CLQ_PER_GROUP && c->cols % c->type.group_size) {
+        uint32_t group = smaller_group(c->cols);
+        if (group) {
+            snprintf(c->note, sizeof c->note, "groups of %u do not divide rows of %llu: groups of %u", c->type.group_size,
+                     cols, group);
+            c->type.group_size = group;
+        } else {
+            snprintf(c->note, sizeof c->note, "no group divides rows of %llu: kept in full precision", cols);
+            c->type = kept_type(s, p->options);
+            c->quantized = false;
+        }
+    } else {
+        return CLQ_OK;
+    }
+    c->fallback = true;
+    if (!p->options->no_fallback) return CLQ_OK;
+    return clq_fail(err, CLQ_USAGE, "tensor '%s': %s; --no-fallback refuses that", s->name, c->note);
+}
+
+// A scale is stored in the model's own dtype, as loaders expect, float32 for other sources.
+static clq_format_id scale_format(const clq_type *source)
+{
+    return source->format == CLQ_F16 || source->format == CLQ_BF16 ? source->format : CLQ_F32;
+}
+
+static const clq_type *rule_for(clq_policy *p, const char *name, bool possible)
+{
+    pcre2_match_data *match = NULL;
+    const clq_type *found = NULL;
+    for (uint32_t i = 0; i < p->options->n_rules; i++) {
+        match = pcre2_match_data_create_from_pattern(p->patterns[i], NULL);
+        bool hit = match && pcre2_match(p->patterns[i], (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, 0, match, NULL) >= 0;
+        pcre2_match_data_free(match);
+        if (!hit || !possible) continue;
+        p->matched[i] = true; // also behind an earlier rule that wins
+        if (!found) found = &p->options->rules[i].type;
+    }
+    return found;
+}
+
+clq_status clq_policy_choose(clq_policy *p, const clq_subject *s, clq_choice *c, clq_error *err)
+{
+    const clq_tensor *t = s->t;
+    const clq_format *from = clq_format_row(t->type.format);
+    *c = (clq_choice){0};
+    set_matrix(s, c);
+    if (s->to_gguf && t->n_dims > 4)
+        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has %u dimensions; GGUF holds at most 4", t->name, t->n_dims);
+    bool weight = from->kind != CLQ_KIND_OPAQUE && t->n_elements > 0;
+    const clq_type *rule = rule_for(p, s->name, weight && t->n_dims >= 2);
+    bool wanted = s->to_gguf ? gguf_wants(s->name, t->n_dims) : hf_wants(s->name, t->n_dims);
+    // Block types that have no decoder cannot become something else.
+    if (!weight && from->info.block_elements >= 32 && (wanted || p->options->convert))
+        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is stored as %s, which this version does not decode", t->name,
+                        from->info.name);
+    c->type = kept_type(s, p->options);
+    if (!weight) return CLQ_OK;
+    if (!rule && !wanted && !(p->options->convert && !s->to_gguf)) return CLQ_OK;
+    c->type = rule ? *rule : p->options->type;
+    c->quantized = !plain_float(&c->type);
+    c->type.scale_format = scale_format(&t->type);
+    return fit_shape(p, s, c, err);
+}

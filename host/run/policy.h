@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// Which type each tensor gets.
+#ifndef CLQ_RUN_POLICY_H
+#define CLQ_RUN_POLICY_H
+
+#include "io/source.h"
+
+// A tensor as the output will hold it.
+typedef struct clq_subject {
+    const char *name;     // in the output
+    const clq_tensor *t;  // in the source
+    bool to_gguf, from_gguf;
+    uint32_t index;       // of the source tensor, for messages
+} clq_subject;
+
+typedef struct clq_choice {
+    clq_type type;
+    bool quantized;       // counts as quantized in reports
+    uint64_t rows, cols;  // the matrix that the type sees
+    char note[96];        // why it is not the type asked for
+    bool fallback;        // because of the shape
+} clq_choice;
+
+typedef struct clq_policy clq_policy;
+
+// Compiles the rules. CLQ_USAGE for a bad pattern.
+clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, clq_policy **policy, clq_error *err);
+void clq_policy_free(clq_policy *policy);
+clq_status clq_policy_choose(clq_policy *policy, const clq_subject *s, clq_choice *choice, clq_error *err);
+// After all tensors: a rule that matched nothing is an error.
+clq_status clq_policy_finish(const clq_policy *policy, clq_error *err);
+
+#endif

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// q5_0: see host/format/q5_0.c, the specification.
+#include "common.cl"
+
+inline void q5_0_block(const vfloat x[NV], NEAR uchar *out)
+{
+    float d = signed_largest(x) / -16.0f;
+    int alive;
+    float id = inverse(d, &alive);
+    vint q[NV];
+    put_half(out, d);
+    for (uint i = 0; i < NV; i++) q[i] = min(to_int(x[i] * id + 16.5f) & alive, 31);
+    put_bit4(q, out + 2);
+    for (uint i = 0; i < NV; i++) q[i] &= 15;
+    put_nibbles(q, out + 6);
+}
+
+inline void q5_0_load(NEAR const uchar *in, vfloat y[NV])
+{
+    float d = get_half(in);
+    vint q[NV];
+    get_nibbles(in + 6, q);
+    get_bit4(in + 2, q);
+    for (uint i = 0; i < NV; i++) y[i] = to_float(q[i] - 16) * d;
+}
+
+__kernel GROUP void q5_0_encode(ENCODE32_ARGS)
+{
+    ENCODE32(q5_0_block, q5_0_load, sizeof(clq_block_q5_0));
+}
+
+__kernel GROUP void q5_0_decode(DECODE32_ARGS)
+{
+    DECODE32(q5_0_load, sizeof(clq_block_q5_0));
+}

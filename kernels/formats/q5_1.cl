@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// q5_1: see host/format/q5_1.c, the specification.
+#include "common.cl"
+
+inline void q5_1_block(const vfloat x[NV], NEAR uchar *out)
+{
+    vfloat high = x[0];
+    for (uint i = 1; i < NV; i++) high = vmax(x[i], high);
+    float m = first_smallest(x), d = (hmax(high) - m) / 31.0f;
+    int alive;
+    float id = inverse(d, &alive);
+    vint q[NV];
+    put_half(out, d);
+    put_half(out + 2, m);
+    for (uint i = 0; i < NV; i++) q[i] = to_int((x[i] - m) * id + 0.5f) & alive & 31;
+    put_bit4(q, out + 4);
+    for (uint i = 0; i < NV; i++) q[i] &= 15;
+    put_nibbles(q, out + 8);
+}
+
+inline void q5_1_load(NEAR const uchar *in, vfloat y[NV])
+{
+    float d = get_half(in), m = get_half(in + 2);
+    vint q[NV];
+    get_nibbles(in + 8, q);
+    get_bit4(in + 4, q);
+    for (uint i = 0; i < NV; i++) y[i] = to_float(q[i]) * d + m;
+}
+
+__kernel GROUP void q5_1_encode(ENCODE32_ARGS)
+{
+    ENCODE32(q5_1_block, q5_1_load, sizeof(clq_block_q5_1));
+}
+
+__kernel GROUP void q5_1_decode(DECODE32_ARGS)
+{
+    DECODE32(q5_1_load, sizeof(clq_block_q5_1));
+}

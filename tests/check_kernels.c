@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+// Walks the format table: every kernel, from every source dtype, in both forms and every lane width,
+// against its C reference on the same input, byte for byte. The inputs reach the ends of the range.
+//
+//   check_kernels [--device D] [--only NAME] [--tiny]     --tiny: shapes for Oclgrind
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "format/format.h"
+#include "ops/reduce.h"
+
+static uint64_t n_passed, n_failed;
+static const char *only, *selector;
+static bool tiny;
+
+static uint64_t seed = 1;
+
+static double uniform(void) // [0, 1)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (double)(seed >> 11) * 0x1p-53;
+}
+
+static float normal(void)
+{
+    return (float)(sqrt(-2 * log(1 - uniform())) * cos(6.283185307179586 * uniform()));
+}
+
+// Stretches of 32 of each kind, in turn.
+static void fill(float *x, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t kind = i / 32 % 20;
+        float v = normal();
+        switch (kind) {
+        case 0: case 1: case 2: break;
+        case 3: v = i % 32 == 7 ? 300.0f * v : v; break; // an outlier
+        case 4: v = 0.0f; break;
+        case 5: v = -0.0f; break;
+        case 6: v = 9.0f; break;
+        case 7: v = -9.0f; break;
+        case 8: v *= 1e-20f; break;
+        case 9: v *= 1e-30f; break;
+        case 10: v *= 1e-38f; break;
+        case 11: v = (float)((int)(v * 3)) * 1.4e-45f; break;
+        case 12: v = i % 2 ? 0.75f : -0.75f; break;   // the largest on both sides
+        case 13: v = i % 2 ? -1.5f : 1.5f; break;
+        case 14: v = (float)uniform(); break;          // all positive
+        case 15: v = -15.0f - 7.0f * (float)uniform(); break;
+        case 16: v = (float)((int)(uniform() * 256) - 128) * 0.125f; break; // ties in rounding
+        case 17: v *= 1e4f; break;
+        case 18: v = i % 32 == 31 ? 127.5f : ((float)(i % 32) + 0.5f); break;
+        case 19: v = clq_from_bits(clq_bits((float)(1 << i % 8)) - 1); break; // just below 2^n
+        }
+        x[i] = v;
+    }
+}
+
+static void report(bool good, const char *what, const char *name, const char *source, const char *form, uint64_t rows,
+                   uint64_t cols, const char *why)
+{
+    if (good) {
+        n_passed++;
+        return;
+    }
+    n_failed++;
+    printf("FAIL %s %s from %s, %s, [%llu, %llu]: %s\n", what, name, source, form, (unsigned long long)rows,
+           (unsigned long long)cols, why);
+}
+
+static size_t first_difference(const void *a, const void *b, size_t n)
+{
+    size_t i = 0;
+    while (i < n && ((const uint8_t *)a)[i] == ((const uint8_t *)b)[i]) i++;
+    return i;
+}
+
+typedef struct {
+    clq_part_sizes sizes;
+    uint8_t *codes, *scales, *zeros;
+    clq_stats stats;
+} encoded;
+
+static encoded encoded_create(const clq_type *type, uint64_t rows, uint64_t cols)
+{
+    encoded e = {0};
+    clq_error err;
+    if (clq_type_sizes(type, rows, cols, &e.sizes, &err) != CLQ_OK) abort();
+    e.codes = malloc(e.sizes.codes + 1);
+    e.scales = malloc(e.sizes.scales + 1);
+    e.zeros = malloc(e.sizes.zero_points + 1);
+    memset(e.codes, 0xa5, e.sizes.codes + 1); // what a kernel leaves out shows
+    return e;
+}
+
+static void encoded_free(encoded *e)
+{
+    free(e->codes);
+    free(e->scales);
+    free(e->zeros);
+}
+
+static void check_one(clq_device *dev, clq_device *ref, const char *form, const clq_type *type, clq_format_id source,
+                      uint64_t rows, uint64_t cols)
+{
+    char name[32], why[200] = "";
+    clq_type_name(type, name);
+    uint64_t n = rows * cols;
+    float *x = malloc(n * 4), *y = malloc(n * 4), *z = malloc(n * 4);
+    void *src = malloc(n * 4);
+    seed = n + source;
+    fill(x, n);
+    clq_store_floats(source, x, n, src);
+    encoded a = encoded_create(type, rows, cols), b = encoded_create(type, rows, cols);
+    clq_error err = {0};
+    clq_status sa = clq_encode(dev, type, source, src, rows, cols, a.codes, a.scales, a.zeros, &a.stats, &err);
+    if (sa != CLQ_OK) snprintf(why, sizeof why, "%.150s", err.text);
+    clq_status sb = clq_encode(ref, type, source, src, rows, cols, b.codes, b.scales, b.zeros, &b.stats, NULL);
+    size_t at = first_difference(a.codes, b.codes, a.sizes.codes);
+    bool good = sa == sb;
+    if (good && at < a.sizes.codes) {
+        good = false;
+        snprintf(why, sizeof why, "byte %zu is %02x, not %02x", at, a.codes[at], b.codes[at]);
+    }
+    if (good && (memcmp(a.scales, b.scales, a.sizes.scales) || memcmp(a.zeros, b.zeros, a.sizes.zero_points))) {
+        good = false;
+        snprintf(why, sizeof why, "scales or zero-points differ");
+    }
+    if (good && sa == CLQ_OK &&
+        (fabs(a.stats.sum_e2 - b.stats.sum_e2) > 1e-3 * b.stats.sum_e2 + 1e-30 ||
+         a.stats.max_error != b.stats.max_error || a.stats.lost_groups != b.stats.lost_groups)) {
+        good = false;
+        snprintf(why, sizeof why, "statistics: error %g not %g, largest %g not %g, lost %llu not %llu",
+                 a.stats.sum_e2, b.stats.sum_e2, a.stats.max_error, b.stats.max_error,
+                 (unsigned long long)a.stats.lost_groups, (unsigned long long)b.stats.lost_groups);
+    }
+    report(good, "encode", name, clq_format_at(source)->name, form, rows, cols, why);
+    if (source == CLQ_F32) {
+        sa = clq_decode(dev, type, b.codes, b.scales, b.zeros, rows, cols, y, &err);
+        sb = clq_decode(ref, type, b.codes, b.scales, b.zeros, rows, cols, z, NULL);
+        at = first_difference(y, z, n * 4) / 4;
+        good = sa == CLQ_OK && sb == CLQ_OK && at >= n;
+        if (sa != CLQ_OK)
+            snprintf(why, sizeof why, "%.150s", err.text);
+        else if (!good)
+            snprintf(why, sizeof why, "value %zu is %g, not %g", at, (double)y[at], (double)z[at]);
+        report(good, "decode", name, "codes", form, rows, cols, why);
+    }
+    encoded_free(&a);
+    encoded_free(&b);
+    free(x);
+    free(y);
+    free(z);
+    free(src);
+}
+
+static void check_bound(clq_device *ref, const clq_type *type)
+{
+    // The documented error bound, on values whose scales float16 can hold.
+    const clq_format_info *f = clq_format_at(type->format);
+    enum { N = 32 * 4000 };
+    float *x = malloc(N * 4), *y = malloc(N * 4);
+    encoded e = encoded_create(type, 1, N);
+    double worst = 0;
+    for (int i = 0; i < N; i++) x[i] = normal() * (i / 32 % 3 == 1 ? 0.01f : 1.0f);
+    clq_encode(ref, type, CLQ_F32, x, 1, N, e.codes, NULL, NULL, NULL, NULL);
+    clq_decode(ref, type, e.codes, NULL, NULL, 1, N, y, NULL);
+    for (int b = 0; b < N / 32; b++) {
+        float largest = 0, error = 0;
+        for (int i = 32 * b; i < 32 * b + 32; i++) {
+            // Below float16's normal range its steps are absolute.
+            float own = f->block_elements == 1 && fabsf(x[i]) >= 0x1p-14f ? fabsf(x[i]) : 0;
+            largest = fmaxf(largest, fabsf(x[i]));
+            error = fmaxf(error, fabsf(x[i] - y[i]));
+            if (own > 0) worst = fmax(worst, fabsf(x[i] - y[i]) / own);
+        }
+        if (f->block_elements > 1) worst = fmax(worst, error / largest);
+    }
+    char why[80];
+    snprintf(why, sizeof why, "error %.5f of the largest value, bound %.5f", worst, f->error_bound);
+    report(worst <= f->error_bound, "bound of", f->name, "f32", "reference", 1, N, why);
+    encoded_free(&e);
+    free(x);
+    free(y);
+}
+
+static void check_reduce(clq_device *dev, const char *form, clq_format_id source, uint64_t rows, uint64_t cols,
+                         uint64_t group)
+{
+    uint64_t n = rows * cols, n_out = group ? n / group : 1;
+    float *x = malloc(n * 4), *out = malloc(n_out * 4 * 5);
+    void *src = malloc(n * 4);
+    seed = n;
+    fill(x, n);
+    x[n / 2] = NAN;
+    clq_store_floats(source, x, n, src);
+    clq_load_floats(source, src, n, x);
+    float *min = out, *max = out + n_out, *rmin = out + 2 * n_out, *rmax = out + 3 * n_out, *amax = out + 4 * n_out;
+    clq_error err = {0};
+    clq_status st = clq_minmax(dev, source, src, rows, cols, group, min, max, &err);
+    clq_status sa = clq_absmax(dev, source, src, rows, cols, group, amax, &err);
+    clq_minmax_ref(x, n_out, n / n_out, rmin, rmax);
+    bool good = st == CLQ_OK && sa == CLQ_OK;
+    for (uint64_t i = 0; good && i < n_out; i++) {
+        bool nan = isnan(rmin[i]);
+        good = nan ? isnan(min[i]) && isnan(max[i]) && isnan(amax[i])
+                   : min[i] == rmin[i] && max[i] == rmax[i] && amax[i] == fmaxf(rmax[i], -rmin[i]);
+    }
+    report(good, "minmax", group ? "grouped" : "whole", clq_format_at(source)->name, form, rows, cols,
+           st == CLQ_OK ? "other values" : err.text);
+    free(x);
+    free(out);
+    free(src);
+}
+
+static bool wanted(const char *name)
+{
+    return !only || strcmp(only, name) == 0;
+}
+
+static void check_form(clq_device *ref, int lanes, int work_groups)
+{
+    static const clq_format_id sources[] = {CLQ_F32, CLQ_F16, CLQ_BF16};
+    clq_device_options options = {.lanes = lanes, .work_group_form = work_groups};
+    clq_device *dev;
+    clq_error err;
+    char form[32];
+    snprintf(form, sizeof form, work_groups ? "wg" : "vec%d", lanes);
+    if (clq_device_open(selector, &options, &dev, &err) != CLQ_OK) {
+        printf("FAIL opening the device: %s\n", err.text);
+        n_failed++;
+        return;
+    }
+    uint64_t rows = tiny ? 3 : 37;
+    for (int s = 0; s < 3; s++) {
+        for (int f = 0; f < CLQ_INT; f++) {
+            clq_type type = clq_plain((clq_format_id)f);
+            if (!clq_format_at(type.format)->has_codec || !wanted(clq_format_at(type.format)->name)) continue;
+            uint64_t block = clq_format_at(type.format)->block_elements;
+            check_one(dev, ref, form, &type, sources[s], rows, block == 1 ? 333 : block * (tiny ? 3 : 65));
+            check_one(dev, ref, form, &type, sources[s], 1, block == 1 ? 1 : block);
+        }
+        for (uint32_t bits = 2; bits <= 8; bits++)
+            for (int variant = 0; variant < 6; variant++) {
+                static const char *const names[] = {"", "_asym", "_tensor", "_asym_tensor", "_g64", "_asym_g32"};
+                char name[32];
+                clq_type type;
+                snprintf(name, sizeof name, "i%u%s", bits, names[variant]);
+                clq_type_parse(name, &type, NULL);
+                // Every scale dtype comes up with every width, without the full product.
+                type.scale_format = sources[(s + bits + (unsigned)variant) % 3];
+                if (!wanted(name) && !wanted("int")) continue;
+                // The width and the source meet in full once; elsewhere they rotate (each pair is a build).
+                if (lanes != 8 && (bits + (unsigned)lanes) % 3 != (unsigned)s) continue;
+                if (tiny && (bits == 5 || bits == 7 || s == 2)) continue;
+                bool grouped = type.granularity == CLQ_PER_GROUP;
+                check_one(dev, ref, form, &type, sources[s], rows, grouped ? 192 : 333);
+                if (!grouped) check_one(dev, ref, form, &type, sources[s], 2, 5);
+            }
+        if (wanted("reduce")) {
+            check_reduce(dev, form, sources[s], rows, 333, 333);
+            check_reduce(dev, form, sources[s], rows, 320, 64);
+            check_reduce(dev, form, sources[s], rows, 333, 0);
+            check_reduce(dev, form, sources[s], 1, tiny ? 1000 : 300007, 0);
+        }
+    }
+    clq_device_close(dev);
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--tiny") == 0)
+            tiny = true;
+        else if (i + 1 < argc && strcmp(argv[i], "--device") == 0)
+            selector = argv[++i];
+        else if (i + 1 < argc && strcmp(argv[i], "--only") == 0)
+            only = argv[++i];
+    }
+    clq_device *ref;
+    if (clq_device_open("ref", NULL, &ref, NULL) != CLQ_OK) return 1;
+    if (!tiny)
+        for (int f = 0; f < CLQ_INT; f++) {
+            clq_type type = clq_plain((clq_format_id)f);
+            if (clq_format_at(type.format)->has_codec && wanted(clq_format_at(type.format)->name)) check_bound(ref, &type);
+        }
+    static const int lanes[] = {1, 4, 8, 16};
+    for (int i = 0; i < 4; i++)
+        if (!tiny || i == 2) check_form(ref, lanes[i], 0);
+    check_form(ref, 1, 1);
+    clq_device_close(ref);
+    printf("kernels: %llu passed, %llu failed\n", (unsigned long long)n_passed, (unsigned long long)n_failed);
+    return n_failed || !n_passed;
+}
