@@ -192,7 +192,7 @@ static clq_status read_floats(const clq_source *s, const clq_extent *e, uint64_t
                               clq_error *err)
 {
     const uint64_t size = clq_format_at(e->format)->block_bytes;
-    const void *bytes;
+    const void *bytes = NULL;
     void *owned;
     CLQ_TRY(view(s, e, first * size, n * size, size, &bytes, &owned, err));
     const uint8_t *u8 = bytes;
@@ -243,7 +243,7 @@ static clq_status read_zero_points(const clq_source *s, const clq_tensor *t, uin
                              err);
     uint32_t bits = t->type.bits;
     uint64_t word0 = first * bits / 32, word1 = clq_div_up((first + n) * bits, 32);
-    const void *bytes;
+    const void *bytes = NULL;
     void *owned;
     CLQ_TRY(view(s, &t->zero_points, word0 * groups * 4, (word1 - word0) * groups * 4, 1, &bytes, &owned, err));
     uint32_t *column = malloc((word1 - word0 + 1) * sizeof *column);
@@ -271,7 +271,7 @@ static clq_status apply_group_index(const clq_source *s, const clq_tensor *t, ui
                                     uint64_t groups, const float *scales, const int8_t *zeros, const void *codes,
                                     float *y, clq_error *err)
 {
-    const void *bytes;
+    const void *bytes = NULL;
     void *owned;
     CLQ_TRY(view(s, &t->group_index, 0, t->group_index.n_bytes, 4, &bytes, &owned, err));
     const int32_t *index = bytes;
@@ -301,7 +301,7 @@ static clq_status read_loose_rows(const clq_source *s, const clq_tensor *t, uint
 {
     uint32_t bits = t->type.bits, per_word = 32 / bits;
     uint64_t loose = clq_div_up(cols, per_word), words = clq_type_row_bytes(&t->type, cols) / 4;
-    const void *bytes;
+    const void *bytes = NULL;
     void *owned;
     CLQ_TRY(view(s, &t->codes, first * loose * 4, n * loose * 4, 4, &bytes, &owned, err));
     *dense = calloc(n * words + 1, 4);
@@ -323,7 +323,7 @@ static clq_status read_integers(const clq_source *s, const clq_tensor *t, uint64
     uint64_t n_scales = one ? 1 : n * groups;
     float *scales = malloc(n_scales * sizeof *scales);
     int8_t *zeros = t->zero_points.n_bytes ? malloc(n_scales) : NULL;
-    const void *codes;
+    const void *codes = NULL;
     void *owned = NULL;
     clq_status st;
     if (!scales || (t->zero_points.n_bytes && !zeros)) {
@@ -370,7 +370,7 @@ clq_status clq_tensor_read(const clq_source *s, const clq_tensor *t, uint64_t fi
         return t->scales.n_bytes ? scale_rows(s, t, cols, first, n, y, err) : CLQ_OK;
     }
     uint64_t block = first * cols / f->info.block_elements, n_blocks = n * cols / f->info.block_elements;
-    const void *bytes;
+    const void *bytes = NULL;
     void *owned;
     CLQ_TRY(view(s, &t->codes, block * f->info.block_bytes, n_blocks * f->info.block_bytes, 2, &bytes, &owned, err));
     f->decode_ref(bytes, n_blocks, y);

@@ -197,7 +197,7 @@ static clq_status read_llama3(const clq_source *gguf, const clq_tensor *t, doubl
     float *stored = malloc(2 * sizeof *stored * n);
     if (!stored) return clq_fail_memory(err, 2 * sizeof *stored * n);
     float *expected = stored + n;
-    clq_status st = clq_tensor_read(gguf, t, n, 0, 1, stored, err);
+    clq_status st = clq_tensor_read(gguf, t, 0, 1, stored, err);
     if (st != CLQ_OK) goto out;
     llama3_scaling s = {.base = base, .factor = 1, .low = 1, .high = 4, .original = 8192};
     for (uint32_t i = 0; i < n; i++)

@@ -303,7 +303,7 @@ static clq_status set_pooling(const clq_source *hf, const char *key, clq_gguf_kv
         goto out;
     }
     CLQ_TRY_OUT(clq_json_load(hf->path, name, &pooling, err));
-    uint32_t value;
+    uint32_t value = 0;
     if (!pooling) {
         st = clq_fail(err, CLQ_BAD_INPUT, "modules.json names '%s/%s', which is missing", hf->path,
                       name);

@@ -9,6 +9,15 @@
 // Hugging Face keeps apart: within each head of hd rows, GGUF row 2i + j is HF row j * (hd / 2) + i.
 typedef enum clq_row_order { CLQ_ROWS_KEPT, CLQ_ROWS_HF_TO_GGUF, CLQ_ROWS_GGUF_TO_HF } clq_row_order;
 
+// The source row that becomes row `r` of n_rows.
+static inline uint64_t clq_row_from(clq_row_order order, uint32_t n_heads, uint64_t n_rows, uint64_t r)
+{
+    if (order == CLQ_ROWS_KEPT) return r;
+    uint64_t per_head = n_rows / n_heads, half = per_head / 2, in = r % per_head;
+    uint64_t from = order == CLQ_ROWS_HF_TO_GGUF ? in % 2 * half + in / 2 : in % half * 2 + in / half;
+    return r - in + from;
+}
+
 typedef struct clq_translated_tensor {
     char *name;      // on the other side
     uint32_t source; // index into the source's tensors

@@ -6,7 +6,8 @@ inline void q4_1_block(const vfloat x[NV], NEAR uchar *out)
 {
     vfloat high = x[0];
     for (uint i = 1; i < NV; i++) high = vmax(x[i], high);
-    float m = first_smallest(x), d = (hmax(high) - m) / 15.0f;
+    // + 0: of zeros of both signs the difference may be -0, in sequence it is not.
+    float m = first_smallest(x), d = (hmax(high) - m + 0.0f) / 15.0f;
     int alive;
     float id = inverse(d, &alive);
     vint q[NV];

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+// clquant bench: every encoder over a tensor in memory, as weights a second and as a share of what
+// the device copies.
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/threads.h"
+#include "cli/cli.h"
+#include "device/device.h"
+
+enum { ROWS = 4096, COLS = 4096, ROUNDS = 5 };
+
+static const struct option options[] = {{"json", no_argument, NULL, 'j'},        {"only", required_argument, NULL, 'o'},
+                                        {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 'n'}, {0}};
+
+static const char *const names[] = {"f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "i8", "i8_tensor", "i8_asym",
+                                    "i4", "i4_g128", "i4_asym_g128", "i4_g32", "i3_g64", "i2_g64", "i5_g64", "i6_g64", "i7_g64"};
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+// Median seconds of encoding x, NAN on failure.
+static double measure(clq_device *d, const clq_type *type, const uint16_t *x, uint64_t *n_out, clq_error *err)
+{
+    clq_part_sizes sizes;
+    if (clq_type_sizes(type, ROWS, COLS, &sizes, err) != CLQ_OK) return NAN;
+    *n_out = sizes.codes + sizes.scales + sizes.zero_points;
+    void *codes = malloc(sizes.codes), *scales = malloc(sizes.scales + 1), *zeros = malloc(sizes.zero_points + 1);
+    double seconds[ROUNDS];
+    clq_status st = CLQ_OK;
+    for (int i = -1; i < ROUNDS && st == CLQ_OK; i++) { // the first round builds and warms up
+        double start = clq_seconds();
+        st = clq_encode(d, type, CLQ_F16, x, ROWS, COLS, codes, scales, zeros, NULL, err);
+        if (i >= 0) seconds[i] = clq_seconds() - start;
+    }
+    free(codes);
+    free(scales);
+    free(zeros);
+    if (st != CLQ_OK) return NAN;
+    qsort(seconds, ROUNDS, sizeof *seconds, by_value);
+    return seconds[ROUNDS / 2];
+}
+
+// Values like a weight matrix's.
+static uint16_t *make_input(void)
+{
+    uint16_t *x = malloc((size_t)ROWS * COLS * 2);
+    uint64_t state = 1;
+    for (size_t i = 0; x && i < (size_t)ROWS * COLS; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        // Halves from 2^-7 to 2^-4 with either sign.
+        x[i] = (uint16_t)((state >> 63) << 15 | (8 + (state >> 60 & 3)) << 10 | (state >> 40 & 1023));
+    }
+    return x;
+}
+
+int clq_cmd_bench(int argc, char **argv)
+{
+    bool json = false;
+    const char *only = NULL, *selector = NULL;
+    clq_device_options o = {.work_group_form = -1, .hooks = clq_cli_hooks(false)};
+    int c;
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c == 'j')
+            json = true;
+        else if (c == 'o')
+            only = optarg;
+        else if (c == 'd')
+            selector = optarg;
+        else if (c != 'n')
+            return clq_usage_error("wrong option");
+        else if (!clq_parse_count(optarg, &o.threads))
+            return clq_usage_error("--threads wants 1 to 1024, not '%s'", optarg);
+    }
+    if (optind < argc) return clq_usage_error("unexpected argument '%s'", argv[optind]);
+    clq_error err;
+    clq_type type;
+    if (only && clq_type_parse(only, &type, &err) != CLQ_OK) return clq_report(&err);
+    clq_device *device;
+    if (clq_device_open(selector, &o, &device, &err) != CLQ_OK) return clq_report(&err);
+    clq_device_info info;
+    clq_device_describe(device, &info);
+    double copy = device->ops->copy_rate(device);
+    uint16_t *x = make_input();
+    json_t *list = json_array();
+    int code = x ? 0 : clq_usage_error("out of memory");
+    if (!json) printf("%s, copy %.1f GB/s; encoding %d x %d from f16\n%-14s %12s %8s %8s\n", info.name, copy / 1e9, ROWS, COLS,
+                      "type", "Mweights/s", "GB/s", "of copy");
+    uint32_t n = only ? 1 : sizeof names / sizeof *names;
+    for (uint32_t i = 0; i < n && !code; i++) {
+        const char *name = only ? only : names[i];
+        uint64_t n_out;
+        clq_type_parse(name, &type, NULL);
+        double seconds = measure(device, &type, x, &n_out, &err), n_in = 2.0 * ROWS * COLS;
+        if (isnan(seconds)) {
+            code = clq_report(&err);
+            break;
+        }
+        double rate = (n_in + (double)n_out) / seconds, weights = (double)ROWS * COLS / seconds;
+        if (!json) {
+            printf("%-14s %12.0f %8.2f ", name, weights / 1e6, rate / 1e9);
+            if (copy > 0)
+                printf("%7.0f%%\n", 100 * rate / copy);
+            else
+                printf("%8s\n", "-");
+        }
+        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:o}", "type", name, "weights_per_second", weights,
+                                              "bytes_per_second", rate, "share_of_copy",
+                                              copy > 0 ? json_real(rate / copy) : json_null()));
+    }
+    if (json && !code)
+        code = clq_print_json(json_pack("{s:o, s:o, s:f, s:O}", "device", clq_cli_text(info.name), "driver",
+                                        clq_cli_text(info.driver), "copy_bytes_per_second", copy, "results", list));
+    json_decref(list);
+    free(x);
+    clq_device_close(device);
+    return code;
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT
+// clquant quantize, clquant convert
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+enum { MAX_RULES = 256 };
+
+typedef struct {
+    const char *in, *out, *device, *type;
+    clq_rule rules[MAX_RULES];
+    char *patterns[MAX_RULES];
+    clq_quantize_options o;
+    bool dry_run, quiet, json;
+} request;
+
+enum { TYPE = 1, TENSOR_TYPE, NO_FALLBACK, DRY_RUN, DEVICE, MAX_MEM, THREADS, RESUME, QUIET, JSON };
+static const struct option long_options[] = {
+    {"type", required_argument, NULL, TYPE},       {"tensor-type", required_argument, NULL, TENSOR_TYPE},
+    {"no-fallback", no_argument, NULL, NO_FALLBACK}, {"dry-run", no_argument, NULL, DRY_RUN},
+    {"device", required_argument, NULL, DEVICE},   {"max-mem", required_argument, NULL, MAX_MEM},
+    {"threads", required_argument, NULL, THREADS}, {"resume", no_argument, NULL, RESUME},
+    {"quiet", no_argument, NULL, QUIET},           {"json", no_argument, NULL, JSON},
+    {0},
+};
+
+// "REGEX=TYPE"; the last '=' parts them.
+static int add_rule(request *r, const char *text)
+{
+    const char *equals = strrchr(text, '=');
+    clq_error err;
+    if (!equals || equals == text) return clq_usage_error("--tensor-type wants REGEX=TYPE, not '%s'", text);
+    if (r->o.n_rules == MAX_RULES) return clq_usage_error("more than %d --tensor-type rules", MAX_RULES);
+    clq_rule *rule = &r->rules[r->o.n_rules];
+    if (clq_type_parse(equals + 1, &rule->type, &err) != CLQ_OK) return clq_report(&err);
+    char *pattern = strndup(text, (size_t)(equals - text));
+    if (!pattern) return clq_usage_error("out of memory");
+    rule->pattern = r->patterns[r->o.n_rules++] = pattern;
+    return 0;
+}
+
+static int read_options(int argc, char **argv, request *r)
+{
+    int c, code = 0;
+    while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1 && !code) {
+        switch (c) {
+        case TYPE: r->type = optarg; break;
+        case TENSOR_TYPE: code = add_rule(r, optarg); break;
+        case NO_FALLBACK: r->o.no_fallback = true; break;
+        case DRY_RUN: r->dry_run = true; break;
+        case DEVICE: r->device = optarg; break;
+        case MAX_MEM:
+            if (!clq_parse_size(optarg, &r->o.max_memory)) code = clq_usage_error("--max-mem wants a size, not '%s'", optarg);
+            break;
+        case THREADS:
+            if (!clq_parse_count(optarg, &r->o.threads)) code = clq_usage_error("--threads wants 1 to 1024, not '%s'", optarg);
+            break;
+        case RESUME: r->o.resume = true; break;
+        case QUIET: r->quiet = true; break;
+        case JSON: r->json = true; break;
+        default: code = clq_usage_error("wrong option");
+        }
+    }
+    if (code) return code;
+    if (argc - optind != 2) return clq_usage_error("give an input and an output");
+    r->in = argv[optind];
+    r->out = argv[optind + 1];
+    r->o.rules = r->rules;
+    if (!r->type) return clq_usage_error("--type is missing");
+    clq_error err;
+    if (clq_type_parse(r->type, &r->o.type, &err) != CLQ_OK) return clq_report(&err);
+    return 0;
+}
+
+// ---- progress ----
+
+typedef struct {
+    bool terminal;
+    double last;
+} display;
+
+static void show_progress(void *user, const clq_progress *p)
+{
+    display *d = user;
+    double rate = p->seconds > 0 ? (double)p->elements_done / p->seconds : 0;
+    double left = rate > 0 ? (double)(p->n_elements - p->elements_done) / rate : 0;
+    char name[80];
+    if (!d->terminal) {
+        fprintf(stderr, "[%u/%u] %s\n", p->tensors_done, p->n_tensors, p->tensor);
+        return;
+    }
+    if (p->seconds - d->last < 0.1 && p->tensors_done < p->n_tensors) return;
+    d->last = p->seconds;
+    fprintf(stderr, "\r\033[K%3.0f%%  %u/%u  %.0f million weights/s  %.0f s left  %s",
+            p->n_elements ? 100.0 * (double)p->elements_done / (double)p->n_elements : 100.0, p->tensors_done, p->n_tensors,
+            rate / 1e6, left, clq_safe_text(p->tensor, name, sizeof name));
+    if (p->tensors_done == p->n_tensors) fprintf(stderr, "\r\033[K");
+}
+
+// ---- reports ----
+
+static double sqnr(const clq_stats *s)
+{
+    return s->sum_e2 == 0 ? INFINITY : 10 * log10(s->sum_x2 / s->sum_e2);
+}
+
+static void print_plan(const clq_plan *plan)
+{
+    printf("%-12s %-16s %-20s %14s  %s\n", "from", "to", "shape", "bytes", "tensor");
+    const clq_plan_tensor *t;
+    for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
+        char shape[160], name[256];
+        printf("%-12s %-16s %-20s %14llu  %s%s%s\n", t->source_type, t->type, clq_shape_text(t->dims, t->n_dims, shape),
+               (unsigned long long)t->n_bytes, clq_safe_text(t->name, name, sizeof name), *t->note ? "  # " : "", t->note);
+    }
+}
+
+static void print_fallbacks(const clq_plan *plan, const clq_plan_totals *totals)
+{
+    if (!totals->n_fallbacks) return;
+    uint32_t shown = 0;
+    const clq_plan_tensor *t;
+    fprintf(stderr, "clquant: %u tensors do not get the type asked for:\n", totals->n_fallbacks);
+    for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
+        char name[256];
+        if (!*t->note) continue;
+        if (++shown <= 5) fprintf(stderr, "  %s: %s\n", clq_safe_text(t->name, name, sizeof name), t->note);
+    }
+    if (shown > 5) fprintf(stderr, "  ... and %u more; --dry-run lists them\n", shown - 5);
+}
+
+// Per type: tensors, bytes, SQNR over all and of the worst tensor.
+static void print_report(const clq_plan *plan, const clq_plan_totals *totals)
+{
+    struct {
+        char type[32];
+        uint32_t n;
+        uint64_t elements, bytes;
+        clq_stats sum;
+        double worst;
+        const char *worst_name;
+    } rows[64];
+    uint32_t n_rows = 0;
+    const clq_plan_tensor *t;
+    char size[32], name[256];
+    for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
+        uint32_t k = 0;
+        while (k < n_rows && strcmp(rows[k].type, t->type) != 0) k++;
+        if (k == 64) continue;
+        if (k == n_rows) {
+            memset(&rows[n_rows++], 0, sizeof rows[0]);
+            memcpy(rows[k].type, t->type, sizeof t->type);
+            rows[k].worst = INFINITY;
+        }
+        rows[k].n++;
+        rows[k].elements += t->n_elements;
+        rows[k].bytes += t->n_bytes;
+        rows[k].sum.sum_x2 += t->stats.sum_x2;
+        rows[k].sum.sum_e2 += t->stats.sum_e2;
+        if (t->lossy && sqnr(&t->stats) < rows[k].worst) {
+            rows[k].worst = sqnr(&t->stats);
+            rows[k].worst_name = t->name;
+        }
+    }
+    printf("%-16s %8s %15s %12s %9s  %s\n", "type", "tensors", "elements", "size", "SQNR dB", "worst tensor");
+    for (uint32_t k = 0; k < n_rows; k++) {
+        printf("%-16s %8u %15llu %12s ", rows[k].type, rows[k].n, (unsigned long long)rows[k].elements,
+               clq_size_text(rows[k].bytes, size));
+        if (rows[k].worst_name)
+            printf("%9.2f  %.2f %s\n", sqnr(&rows[k].sum), rows[k].worst,
+                   clq_safe_text(rows[k].worst_name, name, sizeof name));
+        else
+            printf("%9s\n", "equal");
+    }
+    double total = (double)totals->n_elements;
+    printf("%s written, %.3f bits per weight, %.1f%% of the weights quantized", clq_size_text(totals->n_bytes, size),
+           total > 0 ? 8.0 * (double)totals->n_bytes / total : 0,
+           total > 0 ? 100.0 * (double)totals->quantized_elements / total : 0);
+    printf("; %.2f s, %.0f million weights/s\n", totals->seconds, total / totals->seconds / 1e6);
+}
+
+static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, const request *r)
+{
+    json_t *list = json_array();
+    const clq_plan_tensor *t;
+    for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
+        json_t *row = json_pack("{s:o, s:o, s:s, s:s, s:o, s:I, s:s}", "name", clq_cli_text(t->name), "source",
+                                clq_cli_text(t->source_name), "from", t->source_type, "to", t->type, "shape",
+                                clq_json_dims(t->dims, t->n_dims), "n_bytes", (json_int_t)t->n_bytes, "note", t->note);
+        if (!r->dry_run && t->lossy) {
+            json_object_set_new(row, "sqnr_db", clq_json_real(sqnr(&t->stats)));
+            json_object_set_new(row, "max_error", clq_json_real(t->stats.max_error));
+        }
+        json_array_append_new(list, row);
+    }
+    json_t *root = json_pack("{s:o, s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:i, s:o}", "input", clq_cli_text(r->in), "output",
+                             clq_cli_text(r->out), "type", r->type, "dry_run", r->dry_run, "n_bytes",
+                             (json_int_t)totals->n_bytes, "source_bytes", (json_int_t)totals->source_bytes, "n_elements",
+                             (json_int_t)totals->n_elements, "quantized_elements", (json_int_t)totals->quantized_elements,
+                             "memory", (json_int_t)totals->memory, "n_fallbacks", (int)totals->n_fallbacks, "tensors", list);
+    if (!r->dry_run) {
+        json_object_set_new(root, "seconds", json_real(totals->seconds));
+        json_object_set_new(root, "weights_per_second", clq_json_real((double)totals->n_elements / totals->seconds));
+    }
+    return root;
+}
+
+// ---- running ----
+
+static int run_plan(clq_plan *plan, const request *r, clq_hooks *hooks)
+{
+    clq_error err;
+    clq_device *device;
+    clq_device_options options = {.threads = r->o.threads, .work_group_form = -1, .hooks = hooks};
+    if (clq_device_open(r->device, &options, &device, &err) != CLQ_OK) return clq_report(&err);
+    clq_device_info info;
+    clq_device_describe(device, &info);
+    if (!info.exact_divide)
+        fprintf(stderr, "clquant: warning: '%s' does not round division correctly; ggml types are within their error bounds, "
+                        "but not byte-identical to the reference\n", info.name);
+    clq_status st = clq_plan_run(plan, device, &err);
+    clq_device_close(device);
+    if (st == CLQ_INTERRUPTED)
+        fprintf(stderr, "clquant: interrupted; --resume goes on where this run ended\n");
+    else if (st != CLQ_OK)
+        return clq_report(&err);
+    return (int)st;
+}
+
+static int run_request(request *r)
+{
+    clq_hooks *hooks = clq_cli_hooks(r->quiet);
+    display d = {.terminal = isatty(STDERR_FILENO)};
+    hooks->user = &d;
+    if (!r->quiet && !r->json) hooks->progress = show_progress;
+    if (r->o.threads) { // PoCL reads it when it starts
+        char text[16];
+        snprintf(text, sizeof text, "%u", r->o.threads);
+        setenv("POCL_MAX_PTHREAD_COUNT", text, 0);
+    }
+    clq_error err;
+    clq_source *source;
+    clq_plan *plan;
+    if (clq_source_open(r->in, hooks, &source, &err) != CLQ_OK) return clq_report(&err);
+    if (clq_plan_create(source, r->out, &r->o, hooks, &plan, &err) != CLQ_OK) {
+        clq_source_close(source);
+        return clq_report(&err);
+    }
+    clq_plan_totals totals;
+    clq_plan_summary(plan, &totals);
+    if (!r->quiet) print_fallbacks(plan, &totals);
+    int code = r->dry_run ? 0 : run_plan(plan, r, hooks);
+    clq_plan_summary(plan, &totals);
+    char a[32], b[32];
+    if (code) {
+        // said already
+    } else if (r->json) {
+        code = clq_print_json(report_json(plan, &totals, r));
+    } else if (r->dry_run) {
+        print_plan(plan);
+        printf("%llu bytes (%s) in %u files, %u tensors, buffers of at most %s\n", (unsigned long long)totals.n_bytes,
+               clq_size_text(totals.n_bytes, a), totals.n_files, totals.n_tensors, clq_size_text(totals.memory, b));
+    } else if (!r->quiet) {
+        print_report(plan, &totals);
+    }
+    clq_plan_free(plan);
+    clq_source_close(source);
+    return code;
+}
+
+static int quantize(int argc, char **argv, bool convert)
+{
+    static request r;
+    int code = read_options(argc, argv, &r);
+    r.o.convert = convert;
+    if (!code && convert && (r.o.type.format == CLQ_INT || r.o.type.format > CLQ_BF16))
+        code = clq_usage_error("convert writes f32, f16 or bf16; `clquant quantize` makes %s", r.type);
+    if (!code) code = run_request(&r);
+    for (uint32_t i = 0; i < r.o.n_rules; i++) free(r.patterns[i]);
+    return code;
+}
+
+int clq_cmd_quantize(int argc, char **argv)
+{
+    return quantize(argc, argv, false);
+}
+
+int clq_cmd_convert(int argc, char **argv)
+{
+    return quantize(argc, argv, true);
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+// The table of commands.
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+static const char convert_usage[] =
+    "IN OUT --type f32|f16|bf16 [--tensor-type REGEX=T]... [--dry-run]\n"
+    "       [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
+    "\n"
+    "  IN, OUT as in quantize. All weights get the type; a GGUF file keeps its vectors as f32.";
+
+static const char quantize_usage[] =
+    "IN OUT --type T [--tensor-type REGEX=T]... [--no-fallback] [--dry-run]\n"
+    "       [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
+    "\n"
+    "  IN      a GGUF file (any part of a split one), a safetensors file, or a Hugging Face folder\n"
+    "  OUT     a name ending in .gguf makes a GGUF file (types q4_0 ...), any other a Hugging Face\n"
+    "          style folder (types i8, i4_g128 ..., stored as compressed-tensors)\n"
+    "  --type T                 see `clquant formats`\n"
+    "  --tensor-type REGEX=T    the type of tensors whose output name the PCRE2 pattern is found in;\n"
+    "                           the first that matches wins, one that matches nothing is an error\n"
+    "  --no-fallback            refuse instead of choosing another type where a shape does not fit\n"
+    "  --dry-run                print the plan; the size is the output's to the byte\n"
+    "  --device D               index, part of a name, cpu, gpu, or ref (no OpenCL); default: a GPU\n"
+    "  --max-mem SIZE           bound of the buffers, 16M at least (512M, 2G)\n"
+    "  --threads N              host threads, and PoCL's\n"
+    "  --resume                 go on with an interrupted run of the same source and settings";
+
+static const clq_command commands[] = {
+    {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
+    {"formats", clq_cmd_formats, "list types", "[--json]"},
+    {"info", clq_cmd_info, "describe a checkpoint", "PATH [--tensors] [--json]"},
+    {"quantize", clq_cmd_quantize, "quantize a checkpoint", quantize_usage},
+    {"convert", clq_cmd_convert, "convert between GGUF and Hugging Face, and between f32, f16 and bf16", convert_usage},
+    {"verify", clq_cmd_verify, "compare an output with its source, tensor by tensor",
+     "SOURCE OUT [--threads N] [--quiet] [--json]\n\n"
+     "  Exit code 1 when a value or scale is not finite, a tensor is missing, or an unquantized\n"
+     "  tensor differs beyond its type's rounding."},
+    {"bench", clq_cmd_bench, "measure the encoders", "[--only NAME] [--device D] [--threads N] [--json]"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static const clq_command *running;
+
+static void print_help(FILE *to)
+{
+    fprintf(to, "clquant %s: quantize model checkpoints on any OpenCL device\n\nusage: clquant COMMAND ...\n\n", clq_version());
+    for (int i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "\n`clquant COMMAND --help` tells a command's options. Exit codes: 0 ok, 1 a quality bound was\n"
+                "missed, 2 usage, 3 bad input, 4 device, 5 output, 130 interrupted (and resumable).\n");
+}
+
+int clq_report(const clq_error *err)
+{
+    char text[sizeof err->text];
+    fprintf(stderr, "clquant: %s\n", clq_safe_text(err->text, text, sizeof text));
+    return (int)err->status;
+}
+
+int clq_usage_error(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "clquant: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    va_end(args);
+    if (running) fprintf(stderr, "see `clquant %s --help`\n", running->name);
+    return CLQ_USAGE;
+}
+
+// ---- hooks ----
+
+static volatile sig_atomic_t cancelled;
+
+static void on_signal(int signal_number)
+{
+    (void)signal_number;
+    if (cancelled) _exit(CLQ_INTERRUPTED); // asked twice: at once; the journal is complete at any time
+    cancelled = 1;
+}
+
+static void warn(void *user, const char *text)
+{
+    (void)user;
+    char safe[1100];
+    fprintf(stderr, "clquant: warning: %s\n", clq_safe_text(text, safe, sizeof safe));
+}
+
+clq_hooks *clq_cli_hooks(bool quiet)
+{
+    static clq_hooks hooks;
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    hooks = (clq_hooks){.warn = quiet ? NULL : warn, .cancel = &cancelled};
+    return &hooks;
+}
+
+// ---- texts ----
+
+bool clq_parse_size(const char *text, uint64_t *n_bytes)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    errno = 0;
+    double v = strtod(text, &end);
+    if (end == text || errno || !(v >= 0) || v > 1e18) return false;
+    double unit = 1;
+    if (*end) {
+        const char *u = strchr(units, *end & ~32);
+        if (!u || !*u) return false;
+        for (; u >= units; u--) unit *= 1024;
+        end++;
+        if (strcasecmp(end, "iB") != 0 && strcasecmp(end, "B") != 0 && *end) return false;
+    }
+    if (v * unit > 1e18) return false;
+    *n_bytes = (uint64_t)(v * unit);
+    return true;
+}
+
+bool clq_parse_count(const char *text, uint32_t *n)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(text, &end, 10);
+    if (end == text || *end || errno || *text == '-' || v == 0 || v > 1024) return false;
+    *n = (uint32_t)v;
+    return true;
+}
+
+const char *clq_size_text(uint64_t n, char text[32])
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double v = (double)n;
+    int unit = 0;
+    while (v >= 1024 && unit < 4) {
+        v /= 1024;
+        unit++;
+    }
+    snprintf(text, 32, unit ? "%.2f %s" : "%.0f %s", v, units[unit]);
+    return text;
+}
+
+const char *clq_shape_text(const uint64_t *dims, uint32_t n_dims, char text[160])
+{
+    size_t at = (size_t)snprintf(text, 160, "[");
+    for (uint32_t d = 0; d < n_dims && at < 130; d++)
+        at += (size_t)snprintf(text + at, 160 - at, d ? ", %llu" : "%llu", (unsigned long long)dims[d]);
+    snprintf(text + at, 160 - at, "]");
+    return text;
+}
+
+const char *clq_safe_text(const char *name, char *text, size_t size)
+{
+    size_t i = 0;
+    for (; name[i] && i + 1 < size; i++) {
+        unsigned char c = (unsigned char)name[i];
+        text[i] = c < 32 || c == 127 ? '?' : (char)c;
+    }
+    text[i] = '\0';
+    return text;
+}
+
+int clq_print_json(json_t *json)
+{
+    if (!json) return clq_usage_error("out of memory");
+    bool ok = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
+    json_decref(json);
+    putchar('\n');
+    return ok ? 0 : CLQ_OUTPUT;
+}
+
+json_t *clq_cli_text(const char *text)
+{
+    json_t *json = json_string(text);
+    if (json) return json;
+    // Not UTF-8: every byte beyond ASCII becomes U+FFFD.
+    size_t len = strlen(text), at = 0;
+    char *clean = malloc(3 * len + 1);
+    if (!clean) return json_null();
+    for (size_t i = 0; i < len; i++) {
+        if ((unsigned char)text[i] < 128) {
+            clean[at++] = text[i];
+        } else {
+            memcpy(clean + at, "\xef\xbf\xbd", 3);
+            at += 3;
+        }
+    }
+    clean[at] = '\0';
+    json = json_string(clean);
+    free(clean);
+    return json;
+}
+
+json_t *clq_json_real(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+json_t *clq_json_dims(const uint64_t *dims, uint32_t n_dims)
+{
+    json_t *list = json_array();
+    for (uint32_t d = 0; d < n_dims; d++) json_array_append_new(list, json_integer((json_int_t)dims[d]));
+    return list;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGXFSZ, SIG_IGN); // a write past a size limit shall fail, not kill
+    signal(SIGPIPE, SIG_DFL);
+    if (argc < 2) {
+        print_help(stderr);
+        return CLQ_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("clquant %s\n", clq_version());
+        return 0;
+    }
+    for (int i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) != 0) continue;
+        running = &commands[i];
+        for (int k = 2; k < argc; k++)
+            if (strcmp(argv[k], "--help") == 0 || strcmp(argv[k], "-h") == 0) {
+                printf("usage: clquant %s %s\n", running->name, running->usage);
+                return 0;
+            }
+        int code = running->run(argc - 1, argv + 1);
+        // Output that could not be written must not look like success.
+        if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
+            perror("clquant: standard output");
+            code = CLQ_OUTPUT;
+        }
+        return code;
+    }
+    return clq_usage_error("there is no command '%s'; `clquant --help` lists them", argv[1]);
+}

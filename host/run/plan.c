@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: MIT
+// Making the plan: translation of names, types by the policy, layout, memory, fingerprint.
+#include "run/plan.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/checked.h"
+#include "io/output.h"
+#include "run/policy.h"
+
+enum {
+    TILE_ELEMENTS = 1 << 20,
+    N_LANES = 3,
+    LANE_BYTES_PER_ELEMENT = 16, // source as float, decoded, codes, scales and statistics: at most
+};
+static const uint64_t MIN_MEMORY = 16u << 20;
+
+clq_plan_file *clq_plan_add_file(clq_plan *p, const char *name)
+{
+    clq_plan_file *files = realloc(p->files, (p->n_files + 1) * sizeof *files);
+    if (!files) return NULL;
+    p->files = files;
+    files[p->n_files] = (clq_plan_file){.name = strdup(name)};
+    return files[p->n_files].name ? &files[p->n_files++] : NULL;
+}
+
+void clq_plan_free(clq_plan *p)
+{
+    if (!p) return;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        clq_entry *e = &p->entries[i];
+        free(e->codes.name);
+        free(e->scales.name);
+        free(e->zero_points.name);
+        free(e->shape.name);
+        free((char *)e->info.name);
+    }
+    for (uint32_t i = 0; i < p->n_files; i++) {
+        free(p->files[i].name);
+        free(p->files[i].copy_of);
+        clq_buf_free(&p->files[i].head);
+    }
+    for (uint32_t i = 0; i < p->options.n_rules; i++)
+        if (p->rules) free((char *)p->rules[i].pattern);
+    clq_translation_free(&p->translation);
+    free(p->rules);
+    free(p->entries);
+    free(p->files);
+    free(p->out);
+    free(p);
+}
+
+// ---- entries ----
+
+static char *join(const char *a, size_t a_len, const char *b)
+{
+    char *s = malloc(a_len + strlen(b) + 1);
+    if (s) sprintf(s, "%.*s%s", (int)a_len, a, b);
+    return s;
+}
+
+// Shapes and sizes of the parts of a compressed-tensors weight [dim0, ..., cols].
+static clq_status set_int_parts(clq_entry *e, clq_error *err)
+{
+    clq_part_sizes sizes;
+    CLQ_TRY(clq_type_sizes(&e->type, e->rows, e->cols, &sizes, err));
+    const char *name = e->info.name;
+    size_t len = strlen(name);
+    bool suffix = clq_ends_with(name, ".weight");
+    size_t stem = suffix ? len - strlen(".weight") : len;
+    bool packed = e->type.bits < 8, one = e->type.granularity == CLQ_PER_TENSOR;
+    const char *prefix = suffix ? ".weight" : "";
+    char parts[4][40];
+    snprintf(parts[0], sizeof parts[0], "%s%s", prefix, packed ? "_packed" : "");
+    snprintf(parts[1], sizeof parts[1], "%s_scale", prefix);
+    snprintf(parts[2], sizeof parts[2], "%s_zero_point", prefix);
+    snprintf(parts[3], sizeof parts[3], "%s_shape", prefix);
+    // The leading dimensions of codes and scales: all but the last where rows are by the last
+    // dimension (matrices, stacked experts), the first alone for convolutions.
+    bool by_last = e->cols == e->info.dims[e->info.n_dims - 1];
+    uint32_t lead = by_last ? e->info.n_dims - 1 : 1;
+    uint64_t groups = sizes.groups, zero_rows = e->rows, zero_cols = groups;
+    e->codes = (clq_part){.name = join(name, stem, parts[0]), .st_dtype = packed ? "I32" : "I8", .n_bytes = sizes.codes};
+    if (packed) {
+        e->codes.n_dims = lead + 1;
+        memcpy(e->codes.dims, e->info.dims, lead * sizeof *e->codes.dims);
+        e->codes.dims[lead] = clq_type_row_bytes(&e->type, e->cols) / 4;
+        e->shape = (clq_part){.name = join(name, stem, parts[3]), .st_dtype = "I64", .n_dims = 1,
+                              .dims = {e->info.n_dims}, .n_bytes = e->info.n_dims * 8ull};
+    } else {
+        e->codes.n_dims = e->info.n_dims;
+        memcpy(e->codes.dims, e->info.dims, sizeof e->codes.dims);
+    }
+    e->scales = (clq_part){.name = join(name, stem, parts[1]), .st_dtype = clq_format_row(e->type.scale_format)->st_name,
+                           .n_dims = lead + 1, .n_bytes = sizes.scales};
+    memcpy(e->scales.dims, e->info.dims, lead * sizeof *e->scales.dims);
+    e->scales.dims[lead] = groups;
+    if (one) {
+        e->scales.n_dims = 1;
+        e->scales.dims[0] = 1;
+        zero_rows = 1;
+    }
+    if (!e->type.symmetric) {
+        e->zero_points = e->scales;
+        e->zero_points.name = join(name, stem, parts[2]);
+        e->zero_points.st_dtype = "I8";
+        e->zero_points.n_bytes = sizes.zero_points;
+        if (packed) {
+            uint64_t words = clq_div_up(zero_rows * e->type.bits, 32);
+            e->zero_points.st_dtype = "I32";
+            e->zero_points.n_dims = 2;
+            e->zero_points.dims[0] = words;
+            e->zero_points.dims[1] = zero_cols;
+            e->zero_points.n_bytes = words * zero_cols * 4;
+        }
+        if (!e->zero_points.name) return clq_fail_memory(err, len);
+    }
+    if (!e->codes.name || !e->scales.name || (packed && !e->shape.name)) return clq_fail_memory(err, len);
+    return CLQ_OK;
+}
+
+static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
+{
+    const clq_tensor *t = &p->source->tensors[e->source];
+    clq_type_name(&e->type, e->info.type);
+    if (e->type.format == CLQ_INT) {
+        CLQ_TRY(set_int_parts(e, err));
+    } else {
+        e->codes = (clq_part){.name = strdup(e->info.name), .st_dtype = clq_format_row(e->type.format)->st_name,
+                              .n_dims = e->info.n_dims};
+        memcpy(e->codes.dims, e->info.dims, sizeof e->codes.dims);
+        if (!e->codes.name) return clq_fail_memory(err, 1);
+        if (!clq_format_bytes(e->type.format, e->info.n_elements, &e->codes.n_bytes))
+            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is too large", t->name);
+        if (!p->to_gguf && !e->codes.st_dtype)
+            return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name, e->info.type);
+    }
+    e->copy = e->type.format != CLQ_INT && e->type.format == t->type.format && !t->scales.n_bytes;
+    e->info.lossy = !e->copy;
+    e->info.n_bytes = e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
+    return CLQ_OK;
+}
+
+static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e, clq_error *err)
+{
+    const clq_tensor *t = &p->source->tensors[tr->source];
+    *e = (clq_entry){.source = tr->source, .order = tr->order, .n_heads = tr->n_heads};
+    e->info = (clq_plan_tensor){.name = strdup(tr->name), .source_name = t->name, .note = e->note, .n_dims = t->n_dims,
+                                .n_elements = t->n_elements};
+    if (!e->info.name) return clq_fail_memory(err, 1);
+    memcpy(e->info.dims, t->dims, sizeof e->info.dims);
+    clq_type_name(&t->type, e->info.source_type);
+    clq_subject s = {.name = tr->name, .t = t, .to_gguf = p->to_gguf, .from_gguf = p->source->container == CLQ_GGUF};
+    clq_choice c;
+    CLQ_TRY(clq_policy_choose(policy, &s, &c, err));
+    e->type = c.type;
+    e->rows = c.rows;
+    e->cols = c.cols;
+    if (tr->order != CLQ_ROWS_KEPT && t->n_dims == 1) { // a bias: its elements are the rows
+        e->rows = t->n_elements;
+        e->cols = 1;
+    }
+    e->info.quantized = c.quantized;
+    memcpy(e->note, c.note, sizeof e->note);
+    CLQ_TRY(set_parts(p, e, err));
+    p->totals.n_fallbacks += c.fallback;
+    p->totals.n_elements += t->n_elements;
+    if (c.quantized) p->totals.quantized_elements += t->n_elements;
+    p->totals.source_bytes += t->codes.n_bytes + t->scales.n_bytes + t->zero_points.n_bytes;
+    return CLQ_OK;
+}
+
+// Computed tensors have no source: they go behind the others, as F32, from memory.
+static clq_status add_computed(clq_plan *p, clq_error *err)
+{
+    for (uint32_t i = 0; i < p->translation.n_computed; i++) {
+        const clq_computed_tensor *c = &p->translation.computed[i];
+        clq_entry *e = &p->entries[p->n_entries++];
+        *e = (clq_entry){.type = clq_plain(CLQ_F32), .source = UINT32_MAX, .copy = true, .rows = 1};
+        e->info = (clq_plan_tensor){.name = strdup(c->name), .source_name = "(computed)", .note = e->note, .n_dims = c->n_dims,
+                                    .n_elements = 1};
+        if (!e->info.name) return clq_fail_memory(err, 1);
+        memcpy(e->info.dims, c->dims, sizeof e->info.dims);
+        for (uint32_t d = 0; d < c->n_dims; d++) e->info.n_elements *= c->dims[d];
+        e->codes.n_bytes = e->info.n_bytes = 4 * e->info.n_elements;
+        snprintf(e->info.source_type, sizeof e->info.source_type, "-");
+        clq_type_name(&e->type, e->info.type);
+    }
+    return CLQ_OK;
+}
+
+static clq_status make_entries(clq_plan *p, clq_error *err)
+{
+    bool translated = p->translation.n_tensors > 0;
+    uint32_t n = translated ? p->translation.n_tensors : p->source->n_tensors;
+    clq_policy *policy = NULL;
+    clq_status st = clq_policy_create(&p->options, p->to_gguf, &policy, err);
+    p->entries = calloc(n + p->translation.n_computed + 1, sizeof *p->entries);
+    if (st == CLQ_OK && !p->entries) st = clq_fail_memory(err, n * sizeof *p->entries);
+    for (uint32_t i = 0; st == CLQ_OK && i < n; i++) {
+        clq_translated_tensor same = {.name = p->source->tensors[i].name, .source = i};
+        p->n_entries++;
+        st = make_entry(p, policy, translated ? &p->translation.tensors[i] : &same, &p->entries[i], err);
+    }
+    if (st == CLQ_OK) st = add_computed(p, err);
+    if (st == CLQ_OK) st = clq_policy_finish(policy, err);
+    clq_policy_free(policy);
+    p->totals.n_tensors = p->n_entries;
+    return st;
+}
+
+// ---- memory ----
+
+// Rows that must stay together: a word of packed zero-points spans 32 of them.
+static uint64_t row_step(const clq_entry *e)
+{
+    return e->type.format == CLQ_INT && !e->type.symmetric && e->type.bits < 8 ? 32 : 1;
+}
+
+uint64_t clq_plan_tile_rows(const clq_plan *p, const clq_entry *e)
+{
+    uint64_t rows = e->cols ? p->tile_elements / e->cols : e->rows, step = row_step(e);
+    rows = rows / step * step;
+    if (!rows) rows = step;
+    return rows < e->rows ? rows : e->rows;
+}
+
+static uint64_t default_memory(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    uint64_t quarter = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : 1u << 30;
+    return quarter < 1u << 30 ? quarter : 1u << 30;
+}
+
+// Types whose blocks know nothing of rows are walked as rows of one block, so that a tile's size does
+// not depend on the tensor's shape.
+static void flatten(clq_plan *p, clq_entry *e)
+{
+    if (e->type.format == CLQ_INT || e->copy || e->order != CLQ_ROWS_KEPT || e->source == UINT32_MAX) return;
+    const clq_tensor *t = &p->source->tensors[e->source];
+    const clq_format *from = clq_format_row(t->type.format);
+    if (t->type.format == CLQ_INT || t->scales.n_bytes || from->kind != CLQ_KIND_CODEC) return;
+    uint64_t a = from->info.block_elements, b = clq_format_at(e->type.format)->block_elements;
+    uint64_t block = a > b ? a : b; // all are powers of two
+    if (e->info.n_elements % block) return;
+    e->cols = block;
+    e->rows = e->info.n_elements / block;
+}
+
+static clq_status plan_memory(clq_plan *p, clq_error *err)
+{
+    uint64_t memory = p->options.max_memory ? p->options.max_memory : default_memory();
+    if (memory < MIN_MEMORY)
+        return clq_fail(err, CLQ_USAGE, "--max-mem must be at least %" PRIu64 " MiB", MIN_MEMORY >> 20);
+    uint64_t largest = TILE_ELEMENTS;
+    const char *name = "";
+    p->tile_elements = TILE_ELEMENTS;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        clq_entry *e = &p->entries[i];
+        if (e->copy) continue;
+        flatten(p, e);
+        uint64_t least = (row_step(e) < e->rows ? row_step(e) : e->rows) * e->cols;
+        if (least > largest) {
+            largest = least;
+            name = e->info.name;
+        }
+    }
+    p->n_lanes = N_LANES;
+    while (p->n_lanes > 1 && p->n_lanes * largest * LANE_BYTES_PER_ELEMENT > memory) p->n_lanes--;
+    if (largest > UINT32_MAX || largest * LANE_BYTES_PER_ELEMENT > memory) {
+        if (largest > TILE_ELEMENTS)
+            return clq_fail(err, CLQ_USAGE, "tensor '%s' needs %" PRIu64 " MiB for the rows that belong together; raise --max-mem",
+                            name, (largest * LANE_BYTES_PER_ELEMENT >> 20) + 1);
+        p->tile_elements = memory / LANE_BYTES_PER_ELEMENT;
+    }
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const clq_entry *e = &p->entries[i];
+        if (e->copy) continue;
+        uint64_t rows = clq_plan_tile_rows(p, e), n = rows * e->cols;
+        uint64_t groups = e->type.format == CLQ_INT ? rows * clq_type_groups(&e->type, e->cols) : 0;
+        uint64_t codes = rows * clq_type_row_bytes(&e->type, e->cols);
+        if (n > p->max_elements) p->max_elements = n;
+        if (n * 4 > p->max_src_bytes) p->max_src_bytes = n * 4;
+        if (codes > p->max_code_bytes) p->max_code_bytes = codes;
+        if (groups > p->max_groups) p->max_groups = groups;
+    }
+    p->totals.memory = p->n_lanes * p->max_elements * LANE_BYTES_PER_ELEMENT;
+    return CLQ_OK;
+}
+
+// ---- the whole ----
+
+// Everything that decides a byte of the output, and the identity of the source.
+static void set_fingerprint(clq_plan *p)
+{
+    XXH3_state_t *h = XXH3_createState();
+    if (!h) return;
+    XXH3_64bits_reset(h);
+    XXH3_64bits_update(h, CLQ_VERSION, sizeof CLQ_VERSION);
+    for (uint32_t i = 0; i < p->n_files; i++) {
+        XXH3_64bits_update(h, p->files[i].name, strlen(p->files[i].name) + 1);
+        XXH3_64bits_update(h, p->files[i].head.data, p->files[i].head.len);
+        XXH3_64bits_update(h, &p->files[i].n_bytes, 8);
+    }
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const clq_entry *e = &p->entries[i];
+        uint64_t facts[] = {e->source, e->type.format, e->type.bits, e->type.symmetric, e->type.granularity,
+                            e->type.group_size, e->type.scale_format, e->order, e->n_heads, e->file, e->codes.offset,
+                            e->scales.offset, e->zero_points.offset, e->shape.offset};
+        XXH3_64bits_update(h, facts, sizeof facts);
+    }
+    for (uint32_t i = 0; i < p->source->n_files; i++) {
+        const clq_file *f = &p->source->files[i];
+        uint64_t facts[] = {f->size, f->device, f->inode, (uint64_t)f->mtime_ns};
+        XXH3_64bits_update(h, facts, sizeof facts);
+    }
+    p->fingerprint = XXH3_64bits_digest(h);
+    XXH3_freeState(h);
+}
+
+static clq_status copy_options(clq_plan *p, const clq_quantize_options *o, clq_error *err)
+{
+    p->options = *o;
+    p->options.n_rules = 0;
+    p->rules = calloc(o->n_rules + 1, sizeof *p->rules);
+    if (!p->rules) return clq_fail_memory(err, o->n_rules * sizeof *p->rules);
+    for (uint32_t i = 0; i < o->n_rules; i++) {
+        p->rules[i] = (clq_rule){.pattern = strdup(o->rules[i].pattern), .type = o->rules[i].type};
+        if (!p->rules[i].pattern) return clq_fail_memory(err, 1);
+        p->options.n_rules++;
+    }
+    p->options.rules = p->rules;
+    return CLQ_OK;
+}
+
+static clq_status check_type(const clq_plan *p, const clq_type *t, clq_error *err)
+{
+    char name[32];
+    clq_type_name(t, name);
+    if (t->format == CLQ_INT && p->to_gguf)
+        return clq_fail(err, CLQ_USAGE, "%s is stored in a folder; '%s' is a GGUF file", name, p->out);
+    if (t->format != CLQ_INT && t->format > CLQ_BF16 && !p->to_gguf)
+        return clq_fail(err, CLQ_USAGE, "%s is stored in a GGUF file; give an output that ends in .gguf instead of '%s'", name,
+                        p->out);
+    return CLQ_OK;
+}
+
+static clq_status check_source(const clq_plan *p, clq_error *err)
+{
+    const clq_source *s = p->source;
+    const json_t *q = json_object_get(s->config, "quantization_config");
+    const char *method = json_string_value(json_object_get(q, "quant_method"));
+    if (q && (!method || (strcmp(method, "compressed-tensors") != 0 && strcmp(method, "fp8") != 0)))
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' is already quantized (%s), in a layout that is not read", s->path,
+                        method ? method : "no quant_method");
+    if (s->container == CLQ_SAFETENSORS && p->to_gguf)
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "'%s' is a single safetensors file; a GGUF file needs the model's config.json and tokenizer: give "
+                        "its folder",
+                        s->path);
+    if (clq_output_is_input(p->out, s->files, s->n_files))
+        return clq_fail(err, CLQ_USAGE, "the output '%s' is the input; nothing was changed", p->out);
+    return CLQ_OK;
+}
+
+static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_error *err)
+{
+    CLQ_TRY(copy_options(p, o, err));
+    CLQ_TRY(check_type(p, &p->options.type, err));
+    for (uint32_t i = 0; i < p->options.n_rules; i++) CLQ_TRY(check_type(p, &p->rules[i].type, err));
+    CLQ_TRY(check_source(p, err));
+    if (p->source->container == CLQ_GGUF && !p->to_gguf)
+        CLQ_TRY(clq_translate_to_hf(p->source, p->hooks, &p->translation, err));
+    if (p->source->container == CLQ_HF_FOLDER && p->to_gguf)
+        CLQ_TRY(clq_translate_to_gguf(p->source, p->hooks, &p->translation, err));
+    CLQ_TRY(make_entries(p, err));
+    CLQ_TRY(plan_memory(p, err));
+    CLQ_TRY(p->to_gguf ? clq_layout_gguf(p, err) : clq_layout_hf(p, err));
+    for (uint32_t i = 0; i < p->n_files; i++) p->totals.n_bytes += p->files[i].n_bytes;
+    p->totals.n_files = p->n_files;
+    set_fingerprint(p);
+    return CLQ_OK;
+}
+
+clq_status clq_plan_create(clq_source *source, const char *out, const clq_quantize_options *options,
+                           const clq_hooks *hooks, clq_plan **plan, clq_error *err)
+{
+    *plan = NULL;
+    clq_plan *p = calloc(1, sizeof *p);
+    if (!p || !(p->out = strdup(out))) {
+        free(p);
+        return clq_fail_memory(err, sizeof *p);
+    }
+    p->source = source;
+    p->hooks = hooks;
+    p->to_gguf = clq_ends_with(out, ".gguf");
+    clq_status st = fill_plan(p, options, err);
+    if (st == CLQ_OK)
+        *plan = p;
+    else
+        clq_plan_free(p);
+    return st;
+}
+
+void clq_plan_summary(const clq_plan *p, clq_plan_totals *totals)
+{
+    *totals = p->totals;
+}
+
+const clq_plan_tensor *clq_plan_at(const clq_plan *p, uint32_t index)
+{
+    return index < p->n_entries ? &p->entries[index].info : NULL;
+}

@@ -1,0 +1,561 @@
+// SPDX-License-Identifier: MIT
+// Running a plan. For each tensor, in tiles: load -> encode on the device (which measures the error)
+// -> check -> write at the planned offset. Then fsync, check what was written, rename.
+#include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/checked.h"
+#include "base/threads.h"
+#include "device/ring.h"
+#include "io/output.h"
+#include "run/plan.h"
+
+// A tensor under way. Several are when tiles of one end while the next begins.
+typedef struct {
+    clq_entry *entry;
+    uint64_t rows_stored;
+    XXH3_state_t *hashes[3]; // of codes, scales, zero-points
+    bool first_range;
+    float min, max;          // CLQ_PER_TENSOR, first pass
+    float scale;
+    int8_t zero_point;
+} work;
+
+enum { MAX_WORK = 16 };
+
+typedef struct {
+    clq_plan *plan;
+    clq_device *device;
+    clq_output *output;
+    clq_ring *ring;
+    work works[MAX_WORK];
+    clq_progress progress;
+    double start;
+    uint32_t threads;
+} run;
+
+// ---- loading ----
+
+typedef struct {
+    const clq_plan *plan;
+    const clq_entry *entry;
+    uint64_t first;
+    uint8_t *dst;
+    uint64_t row_bytes;
+    _Atomic(int) status;
+    clq_error error;
+} loading;
+
+static void fail_load(loading *l, const clq_error *err)
+{
+    int none = CLQ_OK;
+    if (atomic_compare_exchange_strong(&l->status, &none, err->status)) l->error = *err;
+}
+
+// Rows [begin, end) of the tile, as floats.
+static void load_floats(void *ctx, uint64_t begin, uint64_t end)
+{
+    loading *l = ctx;
+    const clq_entry *e = l->entry;
+    const clq_tensor *t = &l->plan->source->tensors[e->source];
+    uint64_t all_rows, cols;
+    clq_tensor_matrix(t, &all_rows, &cols);
+    clq_error err;
+    clq_status st = CLQ_OK;
+    if (e->order == CLQ_ROWS_KEPT) {
+        // Both are whole rows of the source, however the type groups them.
+        uint64_t per = e->cols / cols;
+        st = clq_tensor_read(l->plan->source, t, (l->first + begin) * per, (end - begin) * per,
+                             (float *)(void *)l->dst + begin * e->cols, &err);
+    }
+    for (uint64_t r = begin; e->order != CLQ_ROWS_KEPT && r < end && st == CLQ_OK; r++)
+        st = clq_tensor_read(l->plan->source, t, clq_row_from(e->order, e->n_heads, e->rows, l->first + r), 1,
+                             (float *)(void *)l->dst + r * e->cols, &err);
+    if (st != CLQ_OK) fail_load(l, &err);
+}
+
+// The stored bytes of rows, each from its place.
+static void load_bytes(void *ctx, uint64_t begin, uint64_t end)
+{
+    loading *l = ctx;
+    const clq_entry *e = l->entry;
+    const clq_extent *x = &l->plan->source->tensors[e->source].codes;
+    const clq_file *f = &l->plan->source->files[x->file];
+    clq_error err;
+    clq_status st = CLQ_OK;
+    if (e->order == CLQ_ROWS_KEPT)
+        st = clq_file_read(f, x->offset + (l->first + begin) * l->row_bytes, l->dst + begin * l->row_bytes,
+                           (end - begin) * l->row_bytes, &err);
+    for (uint64_t r = begin; e->order != CLQ_ROWS_KEPT && r < end && st == CLQ_OK; r++)
+        st = clq_file_read(f, x->offset + clq_row_from(e->order, e->n_heads, e->rows, l->first + r) * l->row_bytes, l->dst + r * l->row_bytes,
+                           l->row_bytes, &err);
+    if (st != CLQ_OK) fail_load(l, &err);
+}
+
+static clq_status load(run *r, loading *l, uint64_t rows, void (*fn)(void *, uint64_t, uint64_t), clq_error *err)
+{
+    uint64_t grain = l->entry->cols ? (1 << 16) / l->entry->cols : 1;
+    clq_parallel(r->threads, rows, grain ? grain : 1, fn, l);
+    if (l->status == CLQ_OK) return CLQ_OK;
+    if (err) *err = l->error;
+    return (clq_status)l->status;
+}
+
+// A tensor whose bytes the device can take as they are: plain floats and blocks that it decodes.
+static bool device_reads(const clq_tensor *t)
+{
+    return clq_format_row(t->type.format)->kind == CLQ_KIND_CODEC && !t->scales.n_bytes;
+}
+
+// Fills the tile's source: in place where the file is mapped, else in the ring's staging memory.
+static clq_status load_tile(run *r, const clq_entry *e, uint64_t first, clq_tile *tile, clq_error *err)
+{
+    const clq_tensor *t = &r->plan->source->tensors[e->source];
+    loading l = {.plan = r->plan, .entry = e, .first = first};
+    void *staging;
+    if (!device_reads(t)) {
+        CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
+        tile->source = CLQ_F32;
+        tile->src = l.dst = staging;
+        tile->src_bytes = tile->rows * e->cols * 4;
+        return load(r, &l, tile->rows, load_floats, err);
+    }
+    tile->source = t->type.format;
+    l.row_bytes = clq_type_row_bytes(&t->type, e->cols);
+    tile->src_bytes = tile->rows * l.row_bytes;
+    tile->src = clq_file_at(&r->plan->source->files[t->codes.file], t->codes.offset + first * l.row_bytes);
+    tile->in_place = e->order == CLQ_ROWS_KEPT && tile->src;
+    if (tile->in_place) return CLQ_OK;
+    CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
+    tile->src = l.dst = staging;
+    return load(r, &l, tile->rows, load_bytes, err);
+}
+
+// ---- storing ----
+
+static clq_status put(run *r, work *w, int part, const clq_part *where, uint64_t at, const void *bytes, uint64_t n,
+                      clq_error *err)
+{
+    if (!n) return CLQ_OK;
+    XXH3_64bits_update(w->hashes[part], bytes, n);
+    return clq_output_write(r->output, w->entry->file, where->offset + at, bytes, n, err);
+}
+
+// What is wrong with a tile whose values or results are not finite: says where.
+static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_tile *tile, bool inputs, clq_error *err)
+{
+    const clq_tensor *t = &r->plan->source->tensors[e->source];
+    if (!inputs)
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "tensor '%s': %s cannot hold its values (a scale or value is beyond float16's 65504); keep it in a "
+                        "wider type with --tensor-type",
+                        t->name, e->info.type);
+    float *x = malloc(e->cols * sizeof *x);
+    uint64_t bad = 0, where = 0;
+    loading l = {.plan = r->plan, .entry = e, .first = first, .dst = (uint8_t *)x};
+    for (uint64_t k = 0; x && k < tile->rows; k++) {
+        l.first = first + k;
+        if (device_reads(t)) { // rows of the plan's own matrix, which need not be the source's
+            uint64_t row_bytes = clq_type_row_bytes(&t->type, e->cols);
+            uint8_t *stored = malloc(row_bytes);
+            if (!stored) break;
+            l.dst = stored;
+            l.row_bytes = row_bytes;
+            load_bytes(&l, 0, 1);
+            clq_format_row(t->type.format)->decode_ref(stored, e->cols / clq_format_at(t->type.format)->block_elements, x);
+            free(stored);
+        } else {
+            load_floats(&l, 0, 1);
+        }
+        for (uint64_t i = 0; i < e->cols; i++)
+            if (!isfinite(x[i]) && bad++ == 0) where = (first + k) * e->cols + i;
+    }
+    free(x);
+    return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' holds NaN or infinite values (%" PRIu64 " here, the first at element %" PRIu64 ")",
+                    t->name, bad, where);
+}
+
+static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t *zeros, uint64_t n_rows, uint64_t groups,
+                                  clq_error *err)
+{
+    const clq_entry *e = w->entry;
+    uint32_t bits = e->type.bits;
+    if (bits == 8) return put(r, w, 2, &e->zero_points, first * groups, zeros, n_rows * groups, err);
+    // [rows, groups] becomes words along the rows: word w of group g holds rows 32 w / bits on.
+    uint64_t n_words = clq_div_up(n_rows * bits, 32);
+    uint32_t *words = calloc(n_words * groups + 1, sizeof *words), *column = calloc(n_words + 1, sizeof *column);
+    clq_status st = words && column ? CLQ_OK : clq_fail_memory(err, n_words * groups * 4);
+    for (uint64_t g = 0; st == CLQ_OK && g < groups; g++) {
+        memset(column, 0, n_words * sizeof *column);
+        for (uint64_t k = 0; k < n_rows; k++)
+            clq_pack_bits(column, k, bits, (uint32_t)(zeros[k * groups + g] + (1 << (bits - 1))));
+        for (uint64_t k = 0; k < n_words; k++) words[k * groups + g] = column[k];
+    }
+    if (st == CLQ_OK)
+        st = put(r, w, 2, &e->zero_points, first * bits / 32 * groups * 4, words, n_words * groups * 4, err);
+    free(words);
+    free(column);
+    return st;
+}
+
+static clq_status finish_entry(run *r, work *w, clq_error *err)
+{
+    clq_entry *e = w->entry;
+    uint64_t digests[3] = {0};
+    for (int i = 0; i < 3; i++)
+        if (w->hashes[i]) digests[i] = XXH3_64bits_digest(w->hashes[i]);
+    e->hash = XXH3_64bits(digests, sizeof digests);
+    e->done = true;
+    w->entry = NULL;
+    clq_record record = {.tensor = (uint32_t)(e - r->plan->entries), .hash = e->hash, .stats = e->info.stats};
+    CLQ_TRY(clq_output_record(r->output, &record, err));
+    if (e->info.stats.lost_groups)
+        clq_warn(r->plan->hooks, "tensor '%s': %" PRIu64 " groups are so small that their scale (%s) makes all codes 0",
+                 e->info.name, e->info.stats.lost_groups, clq_format_at(e->type.scale_format)->name);
+    r->progress.tensor = e->info.name;
+    r->progress.tensors_done++;
+    r->progress.elements_done += e->info.n_elements;
+    r->progress.seconds = clq_seconds() - r->start;
+    if (r->plan->hooks && r->plan->hooks->progress) r->plan->hooks->progress(r->plan->hooks->user, &r->progress);
+    return CLQ_OK;
+}
+
+static void add_stats(clq_stats *sum, const clq_stats *s)
+{
+    sum->sum_x2 += s->sum_x2;
+    sum->sum_e2 += s->sum_e2;
+    sum->max_error = fmax(sum->max_error, s->max_error);
+    sum->lost_groups += s->lost_groups;
+}
+
+static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *tile, const clq_tile_result *res, clq_error *err)
+{
+    run *r = ctx;
+    work *w = tag;
+    clq_entry *e = w->entry;
+    if (tile->range_only) {
+        if (!isfinite(res->min) || !isfinite(res->max)) return explain(r, e, first, tile, true, err);
+        w->min = w->first_range || res->min < w->min ? res->min : w->min;
+        w->max = w->first_range || res->max > w->max ? res->max : w->max;
+        w->first_range = false;
+        return CLQ_OK;
+    }
+    if (res->stats.bad_inputs || res->stats.bad_outputs)
+        return explain(r, e, first, tile, res->stats.bad_inputs > 0, err);
+    add_stats(&e->info.stats, &res->stats);
+    uint64_t groups = clq_type_groups(&e->type, e->cols), scale_bytes = clq_format_at(e->type.scale_format)->block_bytes;
+    CLQ_TRY(put(r, w, 0, &e->codes, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes, err));
+    CLQ_TRY(put(r, w, 1, &e->scales, first * groups * scale_bytes, res->scales, res->sizes.scales, err));
+    if (res->sizes.zero_points)
+        CLQ_TRY(put_zero_points(r, w, first, res->zero_points, tile->rows, groups, err));
+    w->rows_stored += tile->rows;
+    return w->rows_stored == e->rows ? finish_entry(r, w, err) : CLQ_OK;
+}
+
+// ---- one tensor ----
+
+// A free slot; when all are taken, waits for the tiles under way.
+static clq_status begin_work(run *r, clq_entry *e, work **slot, clq_error *err)
+{
+    for (int attempt = 0; attempt < 2; attempt++) {
+        for (int i = 0; i < MAX_WORK; i++) {
+            work *w = &r->works[i];
+            if (w->entry) continue;
+            w->entry = e;
+            w->rows_stored = 0;
+            w->first_range = true;
+            for (int k = 0; k < 3; k++) {
+                if (!w->hashes[k]) w->hashes[k] = XXH3_createState();
+                if (!w->hashes[k]) return clq_fail_memory(err, 1024);
+                XXH3_64bits_reset(w->hashes[k]);
+            }
+            *slot = w;
+            return CLQ_OK;
+        }
+        CLQ_TRY(clq_ring_flush(r->ring, err));
+    }
+    return clq_fail(err, CLQ_DEVICE, "tiles were lost");
+}
+
+static clq_status push_tiles(run *r, work *w, bool range_only, clq_error *err)
+{
+    clq_entry *e = w->entry;
+    uint64_t rows = clq_plan_tile_rows(r->plan, e), n_rows = e->rows;
+    for (uint64_t first = 0; first < n_rows; first += rows) {
+        if (clq_cancelled(r->plan->hooks)) return clq_fail(err, CLQ_INTERRUPTED, "interrupted");
+        clq_tile tile = {.type = e->type, .rows = n_rows - first < rows ? n_rows - first : rows, .cols = e->cols,
+                         .range_only = range_only, .scale = w->scale, .zero_point = w->zero_point};
+        CLQ_TRY(load_tile(r, e, first, &tile, err));
+        CLQ_TRY(clq_ring_push(r->ring, &tile, w, first, err));
+    }
+    return CLQ_OK;
+}
+
+static clq_status write_shape(run *r, const clq_entry *e, clq_error *err)
+{
+    if (!e->shape.name) return CLQ_OK;
+    int64_t dims[CLQ_MAX_DIMS];
+    for (uint32_t d = 0; d < e->info.n_dims; d++) dims[d] = (int64_t)e->info.dims[d];
+    return clq_output_write(r->output, e->file, e->shape.offset, dims, e->shape.n_bytes, err);
+}
+
+static clq_status encode_entry(run *r, clq_entry *e, clq_error *err)
+{
+    work *w;
+    CLQ_TRY(begin_work(r, e, &w, err));
+    CLQ_TRY(write_shape(r, e, err));
+    if (e->type.format == CLQ_INT && e->type.granularity == CLQ_PER_TENSOR) {
+        CLQ_TRY(push_tiles(r, w, true, err));
+        CLQ_TRY(clq_ring_flush(r->ring, err));
+        clq_int_params(&e->type, w->min, w->max, &w->scale, &w->zero_point);
+        uint32_t stored = 0;
+        clq_store_floats(e->type.scale_format, &w->scale, 1, &stored);
+        CLQ_TRY(put(r, w, 1, &e->scales, 0, &stored, e->scales.n_bytes, err));
+        if (!e->type.symmetric) CLQ_TRY(put_zero_points(r, w, 0, &w->zero_point, 1, 1, err));
+    }
+    return push_tiles(r, w, false, err);
+}
+
+// Bytes as they are, rows perhaps in another order; and computed tensors.
+static clq_status copy_entry(run *r, clq_entry *e, clq_error *err)
+{
+    work *w;
+    CLQ_TRY(begin_work(r, e, &w, err));
+    if (e->source == UINT32_MAX) {
+        const clq_computed_tensor *c = NULL;
+        for (uint32_t i = 0; i < r->plan->translation.n_computed; i++)
+            if (strcmp(r->plan->translation.computed[i].name, e->info.name) == 0) c = &r->plan->translation.computed[i];
+        CLQ_TRY(put(r, w, 0, &e->codes, 0, c->data, e->codes.n_bytes, err));
+        return finish_entry(r, w, err);
+    }
+    enum { CHUNK = 4 << 20 };
+    const clq_extent *x = &r->plan->source->tensors[e->source].codes;
+    const clq_file *f = &r->plan->source->files[x->file];
+    bool rows = e->order != CLQ_ROWS_KEPT;
+    uint64_t unit = rows ? clq_type_row_bytes(&e->type, e->cols) : 1, chunk = CHUNK / unit ? CHUNK / unit * unit : unit;
+    uint8_t *buffer = rows || !f->map ? malloc(chunk) : NULL;
+    if ((rows || !f->map) && !buffer) return clq_fail_memory(err, chunk);
+    clq_status st = CLQ_OK;
+    for (uint64_t at = 0; at < e->codes.n_bytes && st == CLQ_OK; at += chunk) {
+        uint64_t n = e->codes.n_bytes - at < chunk ? e->codes.n_bytes - at : chunk;
+        const uint8_t *bytes = buffer;
+        if (clq_cancelled(r->plan->hooks)) {
+            st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
+        } else if (rows) {
+            loading l = {.plan = r->plan, .entry = e, .first = at / unit, .dst = buffer, .row_bytes = unit};
+            load_bytes(&l, 0, n / unit);
+            st = (clq_status)l.status;
+            if (st != CLQ_OK && err) *err = l.error;
+        } else if (f->map) {
+            bytes = f->map + x->offset + at;
+        } else {
+            st = clq_file_read(f, x->offset + at, buffer, n, err);
+        }
+        if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, bytes, n, err);
+    }
+    free(buffer);
+    CLQ_TRY(st);
+    return finish_entry(r, w, err);
+}
+
+// ---- checking what was written ----
+
+typedef struct {
+    run *r;
+    const clq_file *files;
+    _Atomic(int) n_bad;
+    const char *bad;
+} check;
+
+static uint64_t hash_part(const clq_file *f, const clq_part *part)
+{
+    if (!part->n_bytes) return XXH3_64bits(NULL, 0);
+    if (f->map) return XXH3_64bits(f->map + part->offset, part->n_bytes);
+    XXH3_state_t *h = XXH3_createState();
+    uint8_t *buffer = malloc(1 << 20);
+    uint64_t digest = 0;
+    if (h && buffer) {
+        XXH3_64bits_reset(h);
+        for (uint64_t at = 0; at < part->n_bytes; at += 1 << 20) {
+            uint64_t n = part->n_bytes - at < 1 << 20 ? part->n_bytes - at : 1 << 20;
+            if (clq_file_read(f, part->offset + at, buffer, n, NULL) != CLQ_OK) break;
+            XXH3_64bits_update(h, buffer, n);
+        }
+        digest = XXH3_64bits_digest(h);
+    }
+    free(buffer);
+    XXH3_freeState(h);
+    return digest;
+}
+
+static bool entry_intact(const clq_file *files, const clq_entry *e, uint64_t hash)
+{
+    const clq_file *f = &files[e->file];
+    const clq_part *parts[] = {&e->codes, &e->scales, &e->zero_points};
+    uint64_t digests[3];
+    for (int i = 0; i < 3; i++) {
+        if (parts[i]->n_bytes && (parts[i]->offset > f->size || parts[i]->n_bytes > f->size - parts[i]->offset)) return false;
+        digests[i] = hash_part(f, parts[i]);
+    }
+    return XXH3_64bits(digests, sizeof digests) == hash;
+}
+
+static void check_entries(void *ctx, uint64_t begin, uint64_t end)
+{
+    check *c = ctx;
+    for (uint64_t i = begin; i < end; i++) {
+        const clq_entry *e = &c->r->plan->entries[i];
+        if (!entry_intact(c->files, e, e->hash) && atomic_fetch_add(&c->n_bad, 1) == 0) c->bad = e->info.name;
+    }
+}
+
+// Opens all files that hold tensors; those that cannot be opened stay closed (size 0).
+static clq_status open_written(run *r, clq_file **files, clq_error *err)
+{
+    *files = calloc(r->plan->n_files, sizeof **files);
+    if (!*files) return clq_fail_memory(err, r->plan->n_files * sizeof **files);
+    for (uint32_t i = 0; i < r->plan->n_files; i++) (*files)[i].fd = -1;
+    for (uint32_t i = 0; i < r->plan->n_files; i++) CLQ_TRY(clq_output_reopen(r->output, i, &(*files)[i], err));
+    return CLQ_OK;
+}
+
+static void close_written(run *r, clq_file *files)
+{
+    for (uint32_t i = 0; files && i < r->plan->n_files; i++) clq_file_close(&files[i]);
+    free(files);
+}
+
+// The reader opens the partial output like any checkpoint and must find what was planned.
+static clq_status check_structure(run *r, clq_error *err)
+{
+    clq_source *s;
+    CLQ_TRY(clq_source_open(clq_output_partial(r->output), NULL, &s, err));
+    clq_status st = CLQ_OK;
+    if (s->n_tensors != r->plan->n_entries)
+        st = clq_fail(err, CLQ_OUTPUT, "the output reads as %u tensors, %u were written", s->n_tensors, r->plan->n_entries);
+    for (uint32_t i = 0; st == CLQ_OK && i < r->plan->n_entries; i++) {
+        const clq_entry *e = &r->plan->entries[i];
+        // Readers keep the file's order for GGUF; safetensors headers are ordered by width.
+        const clq_tensor *t = i < s->n_tensors && strcmp(s->tensors[i].name, e->info.name) == 0
+                                  ? &s->tensors[i] : clq_source_find(s, e->info.name);
+        if (!t || !clq_type_equal(&t->type, &e->type) || t->n_elements != e->info.n_elements ||
+            t->codes.offset != e->codes.offset || t->codes.n_bytes != e->codes.n_bytes)
+            st = clq_fail(err, CLQ_OUTPUT, "the output does not read back: tensor '%s' %s", e->info.name,
+                          t ? "has another type, shape or place" : "is missing");
+    }
+    clq_source_close(s);
+    return st;
+}
+
+static clq_status check_output(run *r, clq_error *err)
+{
+    check c = {.r = r};
+    clq_file *files = NULL;
+    clq_status st = open_written(r, &files, err);
+    c.files = files;
+    if (st == CLQ_OK) {
+        clq_parallel(r->threads, r->plan->n_entries, 1, check_entries, &c);
+        if (c.n_bad) st = clq_fail(err, CLQ_OUTPUT, "tensor '%s' reads back with other bytes than were written", c.bad);
+    }
+    close_written(r, files);
+    return st == CLQ_OK ? check_structure(r, err) : st;
+}
+
+// ---- the whole ----
+
+// Heads and whole small files; a head is the file's begin.
+static clq_status write_heads(run *r, clq_error *err)
+{
+    for (uint32_t i = 0; i < r->plan->n_files; i++) {
+        const clq_plan_file *f = &r->plan->files[i];
+        if (f->head.len) CLQ_TRY(clq_output_write(r->output, i, 0, f->head.data, f->head.len, err));
+        if (!f->copy_of) continue;
+        char *text;
+        size_t len;
+        CLQ_TRY(clq_file_slurp(f->copy_of, f->n_bytes, &text, &len, err));
+        clq_status st = len == f->n_bytes ? clq_output_write(r->output, i, 0, text, len, err)
+                                          : clq_fail(err, CLQ_BAD_INPUT, "'%s' changed while it was copied", f->copy_of);
+        free(text);
+        CLQ_TRY(st);
+    }
+    return CLQ_OK;
+}
+
+// Tensors that an interrupted run completed, if their bytes are still what the journal says.
+static clq_status take_over(run *r, clq_error *err)
+{
+    uint32_t n;
+    const clq_record *records = clq_output_records(r->output, &n);
+    if (!n) return CLQ_OK;
+    clq_file *files = NULL;
+    clq_status st = open_written(r, &files, err);
+    for (uint32_t i = 0; st == CLQ_OK && i < n; i++) {
+        if (records[i].tensor >= r->plan->n_entries) continue;
+        clq_entry *e = &r->plan->entries[records[i].tensor];
+        if (e->done || !entry_intact(files, e, records[i].hash)) continue;
+        e->done = true;
+        e->hash = records[i].hash;
+        e->info.stats = records[i].stats;
+        if (e->shape.name) st = write_shape(r, e, err); // not hashed
+        r->progress.tensors_done++;
+        r->progress.elements_done += e->info.n_elements;
+    }
+    close_written(r, files);
+    return st;
+}
+
+static clq_status open_output(run *r, clq_error *err)
+{
+    clq_plan *p = r->plan;
+    clq_output_file *files = calloc(p->n_files + 1, sizeof *files);
+    if (!files) return clq_fail_memory(err, p->n_files * sizeof *files);
+    for (uint32_t i = 0; i < p->n_files; i++) files[i] = (clq_output_file){p->files[i].name, p->files[i].n_bytes};
+    clq_status st = clq_output_open(p->out, !p->to_gguf, files, p->n_files, p->fingerprint, p->options.resume, &r->output, err);
+    free(files);
+    return st;
+}
+
+static clq_status run_entries(run *r, clq_error *err)
+{
+    clq_plan *p = r->plan;
+    clq_lane_limits limits = {.src_bytes = p->max_src_bytes, .n_elements = p->max_elements, .code_bytes = p->max_code_bytes,
+                              .n_groups = p->max_groups};
+    CLQ_TRY(clq_ring_create(r->device, &limits, p->n_lanes, store, r, &r->ring, err));
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        clq_entry *e = &p->entries[i];
+        if (e->done) continue;
+        if (e->copy) // copies take no lane; keep the order of progress simple
+            CLQ_TRY(copy_entry(r, e, err));
+        else
+            CLQ_TRY(encode_entry(r, e, err));
+    }
+    return clq_ring_flush(r->ring, err);
+}
+
+clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
+{
+    run r = {.plan = plan, .device = device, .start = clq_seconds()};
+    r.threads = plan->options.threads ? plan->options.threads : clq_threads_allowed();
+    r.progress.n_tensors = plan->n_entries;
+    r.progress.n_elements = plan->totals.n_elements;
+    clq_status st;
+    CLQ_TRY_OUT(open_output(&r, err));
+    CLQ_TRY_OUT(take_over(&r, err));
+    CLQ_TRY_OUT(write_heads(&r, err));
+    CLQ_TRY_OUT(run_entries(&r, err));
+    CLQ_TRY_OUT(clq_output_sync(r.output, err));
+    CLQ_TRY_OUT(check_output(&r, err));
+    CLQ_TRY_OUT(clq_output_commit(r.output, err));
+    plan->totals.seconds = clq_seconds() - r.start;
+out:
+    clq_ring_free(r.ring);
+    for (int i = 0; i < MAX_WORK; i++)
+        for (int k = 0; k < 3; k++) XXH3_freeState(r.works[i].hashes[k]);
+    clq_output_close(r.output, st == CLQ_INTERRUPTED);
+    return st;
+}
