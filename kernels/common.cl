@@ -49,6 +49,8 @@ typedef int vint;
 #define as_i(v) as_int(v)
 #define vstore_i8(v, p) (*(p) = (char)(v))
 #define vload_i8(p) ((int)*(p))
+#define vstore_own(v, p) (*(p) = (uchar)(v)) // to private memory
+#define UNROLL
 #else
 typedef CAT(float, VW) vfloat;
 typedef CAT(int, VW) vint;
@@ -58,9 +60,27 @@ typedef CAT(int, VW) vint;
 #define to_float(v) CAT(convert_float, VW)(v)
 #define as_v(v) CAT(as_float, VW)(v)
 #define as_i(v) CAT(as_int, VW)(v)
-#define vstore_i8(v, p) CAT(vstore, VW)(CAT(convert_char, VW)(v), 0, p)
-#define vload_i8(p) CAT(convert_int, VW)(CAT(vload, VW)(0, p))
+// Codes go out and come back in words of VW bytes at even addresses: some compilers take vstoreN of
+// chars apart into bytes, which then do not forward to the load that follows.
+#if VW == 4
+typedef uint code_word;
+#elif VW == 8
+typedef ulong code_word;
+#else
+typedef ulong2 code_word;
 #endif
+typedef struct __attribute__((packed, aligned(2))) {
+    code_word word;
+} even_word;
+#define vstore_i8(v, p) (((NEAR even_word *)(p))->word = CAT(as_code, VW)(CAT(convert_char, VW)(v)))
+#define vload_i8(p) CAT(convert_int, VW)(CAT(as_char, VW)(((NEAR const even_word *)(p))->word))
+#define vstore_own(v, p) CAT(vstore, VW)(CAT(convert_uchar, VW)(v), 0, p)
+#define as_code4(c) as_uint(c)
+#define as_code8(c) as_ulong(c)
+#define as_code16(c) as_ulong2(c)
+#define UNROLL _Pragma("unroll")
+#endif
+#define EACH(i) UNROLL for (uint i = 0; i < NV; i++)
 
 // ---- half and bfloat16 ----
 
@@ -277,11 +297,11 @@ inline void cost_reduce(tile_stats mine, __local tile_stats *all, __global tile_
     cost c = cost_zero();                                                                          \
     for (uint b = begin; b < end; b++) {                                                           \
         vfloat v[NV], w[NV];                                                                       \
-        for (uint i = 0; i < NV; i++) v[i] = src_load(x, first + (size_t)b * 32 + i * VW);         \
+        EACH(i) v[i] = src_load(x, first + (size_t)b * 32 + i * VW);         \
         __global uchar *to = out + (size_t)b * (BYTES);                                            \
         BLOCK(v, to);                                                                              \
         LOAD(to, w);                                                                               \
-        for (uint i = 0; i < NV; i++) cost_add(&c, v[i], w[i]);                                    \
+        EACH(i) cost_add(&c, v[i], w[i]);                                    \
     }                                                                                              \
     if (begin < end) stats[get_group_id(0)] = cost_total(&c)
 
@@ -290,7 +310,7 @@ inline void cost_reduce(tile_stats mine, __local tile_stats *all, __global tile_
     for (uint b = begin; b < end; b++) {                                                           \
         vfloat w[NV];                                                                              \
         LOAD(in + first + (size_t)b * (BYTES), w);                                                 \
-        for (uint i = 0; i < NV; i++) vstore_f(w[i], y + (size_t)b * 32 + i * VW);                 \
+        EACH(i) vstore_f(w[i], y + (size_t)b * 32 + i * VW);                 \
     }
 #else
 #define ENCODE32(BLOCK, LOAD, BYTES)                                                               \
@@ -306,10 +326,10 @@ inline void cost_reduce(tile_stats mine, __local tile_stats *all, __global tile_
     if (lid < n) {                                                                                 \
         vfloat v[NV], w[NV];                                                                       \
         __local uchar *to = (__local uchar *)near_out + lid * (BYTES);                             \
-        for (uint i = 0; i < NV; i++) v[i] = vload_f(near_x + lid * 33 + i * VW);                  \
+        EACH(i) v[i] = vload_f(near_x + lid * 33 + i * VW);                  \
         BLOCK(v, to);                                                                              \
         LOAD(to, w);                                                                               \
-        for (uint i = 0; i < NV; i++) cost_add(&c, v[i], w[i]);                                    \
+        EACH(i) cost_add(&c, v[i], w[i]);                                    \
     }                                                                                              \
     barrier(CLK_LOCAL_MEM_FENCE);                                                                  \
     __global ushort *far_out = (__global ushort *)(out + (size_t)begin * (BYTES));                 \
@@ -328,7 +348,7 @@ inline void cost_reduce(tile_stats mine, __local tile_stats *all, __global tile_
     if (lid < n) {                                                                                 \
         vfloat w[NV];                                                                              \
         LOAD((__local const uchar *)near_in + lid * (BYTES), w);                                   \
-        for (uint i = 0; i < NV; i++) vstore_f(w[i], near_y + lid * 33 + i * VW);                  \
+        EACH(i) vstore_f(w[i], near_y + lid * 33 + i * VW);                  \
     }                                                                                              \
     barrier(CLK_LOCAL_MEM_FENCE);                                                                  \
     for (uint i = lid; i < n * 32; i += UNITS)                                                     \
@@ -340,7 +360,7 @@ inline void cost_reduce(tile_stats mine, __local tile_stats *all, __global tile_
 inline float signed_largest(const vfloat x[NV])
 {
     vfloat high = x[0], low = x[0];
-    for (uint i = 1; i < NV; i++) {
+    UNROLL for (uint i = 1; i < NV; i++) {
         high = vmax(x[i], high);
         low = vmin(x[i], low);
     }
@@ -350,7 +370,7 @@ inline float signed_largest(const vfloat x[NV])
     if (top == 0.0f) return 0.0f;
     // As large on both sides: the first in order counts.
     int first_top = 32, first_bottom = 32;
-    for (uint i = 0; i < NV; i++) {
+    EACH(i) {
         vint at = lane_index + (int)(i * VW);
         first_top = min(first_top, hmin_i(x[i] == top ? at : 32));
         first_bottom = min(first_bottom, hmin_i(x[i] == -bottom ? at : 32));
@@ -362,11 +382,11 @@ inline float signed_largest(const vfloat x[NV])
 inline float first_smallest(const vfloat x[NV])
 {
     vfloat low = x[0];
-    for (uint i = 1; i < NV; i++) low = vmin(x[i], low);
+    UNROLL for (uint i = 1; i < NV; i++) low = vmin(x[i], low);
     float m = hmin(low);
     if (m != 0.0f) return m;
     int first_plus = 32, first_minus = 32;
-    for (uint i = 0; i < NV; i++) {
+    EACH(i) {
         vint at = lane_index + (int)(i * VW);
         first_plus = min(first_plus, hmin_i(as_i(x[i]) == 0 ? at : 32));
         first_minus = min(first_minus, hmin_i(as_i(x[i]) == (int)0x80000000 ? at : 32));
@@ -388,13 +408,13 @@ inline void put_nibbles(const vint q[NV], NEAR uchar *p)
 #if VW == 16
     vstore_i8(q[0] | q[1] << 4, (NEAR char *)p);
 #else
-    for (uint i = 0; i < NV / 2; i++) vstore_i8(q[i] | q[i + NV / 2] << 4, (NEAR char *)p + i * VW);
+    UNROLL for (uint i = 0; i < NV / 2; i++) vstore_i8(q[i] | q[i + NV / 2] << 4, (NEAR char *)p + i * VW);
 #endif
 }
 
 inline void get_nibbles(NEAR const uchar *p, vint q[NV])
 {
-    for (uint i = 0; i < NV / 2; i++) {
+    UNROLL for (uint i = 0; i < NV / 2; i++) {
         vint both = vload_i8((NEAR const char *)p + i * VW);
         q[i] = both & 15;
         q[i + NV / 2] = both >> 4 & 15;
@@ -405,7 +425,7 @@ inline void get_nibbles(NEAR const uchar *p, vint q[NV])
 inline uint gather_bit4(const vint q[NV])
 {
     uint bits = 0;
-    for (uint i = 0; i < NV; i++) {
+    EACH(i) {
 #if VW == 1
         bits |= (uint)(q[i] >> 4 & 1) << i;
 #else
@@ -435,7 +455,7 @@ inline void put_bit4(const vint q[NV], NEAR uchar *p)
 inline void get_bit4(NEAR const uchar *p, vint q[NV])
 {
     uint bits = ((NEAR const ushort *)p)[0] | (uint)((NEAR const ushort *)p)[1] << 16;
-    for (uint i = 0; i < NV; i++) q[i] |= ((vint)((int)(bits >> (i * VW))) >> lane_index & 1) << 4;
+    EACH(i) q[i] |= ((vint)((int)(bits >> (i * VW))) >> lane_index & 1) << 4;
 }
 
 #endif

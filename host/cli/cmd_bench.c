@@ -2,16 +2,16 @@
 // clquant bench: every encoder over a tensor in memory, as weights a second and as a share of what
 // the device copies.
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/threads.h"
 #include "cli/cli.h"
-#include "device/device.h"
+#include "device/ring.h"
 
-enum { ROWS = 4096, COLS = 4096, ROUNDS = 5 };
+enum { ROWS = 8192, COLS = 4096, ROUNDS = 5 };
 
 static const struct option options[] = {{"json", no_argument, NULL, 'j'},        {"only", required_argument, NULL, 'o'},
                                         {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 'n'}, {0}};
@@ -25,26 +25,38 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-// Median seconds of encoding x, NAN on failure.
-static double measure(clq_device *d, const clq_type *type, const uint16_t *x, uint64_t *n_out, clq_error *err)
+static clq_status drop(void *ctx, void *tag, uint64_t first, const clq_tile *t, const clq_tile_result *r, clq_error *err)
 {
+    (void)ctx, (void)tag, (void)first, (void)t, (void)r, (void)err;
+    return CLQ_OK;
+}
+
+// Median seconds of encoding x in tiles through a ring, as quantize does, without writing.
+static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x, double *seconds, clq_error *err)
+{
+    enum { TILE_ROWS = 256, N_LANES = 3 };
     clq_part_sizes sizes;
-    if (clq_type_sizes(type, ROWS, COLS, &sizes, err) != CLQ_OK) return NAN;
-    *n_out = sizes.codes + sizes.scales + sizes.zero_points;
-    void *codes = malloc(sizes.codes), *scales = malloc(sizes.scales + 1), *zeros = malloc(sizes.zero_points + 1);
-    double seconds[ROUNDS];
+    CLQ_TRY(clq_type_sizes(type, TILE_ROWS, COLS, &sizes, err));
+    clq_lane_limits limits = {.src_bytes = TILE_ROWS * COLS * 2, .n_elements = TILE_ROWS * COLS, .code_bytes = sizes.codes,
+                              .n_groups = TILE_ROWS * (sizes.groups + 1)};
+    clq_ring *ring;
+    CLQ_TRY(clq_ring_create(d, &limits, N_LANES, drop, NULL, &ring, err));
+    double times[ROUNDS];
     clq_status st = CLQ_OK;
     for (int i = -1; i < ROUNDS && st == CLQ_OK; i++) { // the first round builds and warms up
         double start = clq_seconds();
-        st = clq_encode(d, type, CLQ_F16, x, ROWS, COLS, codes, scales, zeros, NULL, err);
-        if (i >= 0) seconds[i] = clq_seconds() - start;
+        for (uint64_t row = 0; row < ROWS && st == CLQ_OK; row += TILE_ROWS) {
+            clq_tile t = {.type = *type, .source = CLQ_F16, .src = x + row * COLS, .src_bytes = TILE_ROWS * COLS * 2,
+                          .in_place = true, .rows = TILE_ROWS, .cols = COLS, .scale = 0.001f};
+            st = clq_ring_push(ring, &t, NULL, row, err);
+        }
+        if (st == CLQ_OK) st = clq_ring_flush(ring, err);
+        if (i >= 0) times[i] = clq_seconds() - start;
     }
-    free(codes);
-    free(scales);
-    free(zeros);
-    if (st != CLQ_OK) return NAN;
-    qsort(seconds, ROUNDS, sizeof *seconds, by_value);
-    return seconds[ROUNDS / 2];
+    clq_ring_free(ring);
+    qsort(times, ROUNDS, sizeof *times, by_value);
+    *seconds = times[ROUNDS / 2];
+    return st;
 }
 
 // Values like a weight matrix's.
@@ -95,14 +107,15 @@ int clq_cmd_bench(int argc, char **argv)
     uint32_t n = only ? 1 : sizeof names / sizeof *names;
     for (uint32_t i = 0; i < n && !code; i++) {
         const char *name = only ? only : names[i];
-        uint64_t n_out;
+        clq_part_sizes sizes = {0};
+        double seconds = 1, n_in = 2.0 * ROWS * COLS;
         clq_type_parse(name, &type, NULL);
-        double seconds = measure(device, &type, x, &n_out, &err), n_in = 2.0 * ROWS * COLS;
-        if (isnan(seconds)) {
+        if (clq_type_sizes(&type, ROWS, COLS, &sizes, &err) != CLQ_OK || measure(device, &type, x, &seconds, &err) != CLQ_OK) {
             code = clq_report(&err);
             break;
         }
-        double rate = (n_in + (double)n_out) / seconds, weights = (double)ROWS * COLS / seconds;
+        double n_out = (double)(sizes.codes + sizes.scales + sizes.zero_points);
+        double rate = (n_in + n_out) / seconds, weights = (double)ROWS * COLS / seconds;
         if (!json) {
             printf("%-14s %12.0f %8.2f ", name, weights / 1e6, rate / 1e9);
             if (copy > 0)

@@ -126,7 +126,7 @@ inline void int_unit(const float x[32], uint n, float s, float z, float lowest, 
 {
 #if BITS == 8
     if (n == 32) {
-        for (uint i = 0; i < NV; i++) vstore_i8(int_codes(vload_f(x + i * VW), s, z, lowest), (NEAR char *)out + i * VW);
+        EACH(i) vstore_i8(int_codes(vload_f(x + i * VW), s, z, lowest), (NEAR char *)out + i * VW);
     } else {
         for (uint i = 0; i < n; i++) {
             float q = s == 0.0f ? z : rint(x[i] / s) + z;
@@ -135,7 +135,7 @@ inline void int_unit(const float x[32], uint n, float s, float z, float lowest, 
     }
 #else
     uchar q[32];
-    for (uint i = 0; i < NV; i++) vstore_i8(int_codes(vload_f(x + i * VW), s, z, lowest) + HALF_RANGE, (char *)q + i * VW);
+    EACH(i) vstore_own(int_codes(vload_f(x + i * VW), s, z, lowest) + HALF_RANGE, q + i * VW);
     for (uint i = n; i < 32; i++) q[i] = 0;
 #if BITS == 4
     if (n == 32) {
@@ -214,7 +214,7 @@ __kernel GROUP void int_encode(__global const src_t *restrict x, ulong first, ui
         float v[32], w[32];
         size_t at = first + (size_t)p.row * cols + p.col;
         if (p.n == 32) {
-            for (uint i = 0; i < NV; i++) vstore_f(src_load(x, at + i * VW), v + i * VW);
+            EACH(i) vstore_f(src_load(x, at + i * VW), v + i * VW);
         } else {
             for (uint i = 0; i < 32; i++) v[i] = i < p.n ? src_get(x, at + i) : 0.0f;
         }
@@ -222,7 +222,7 @@ __kernel GROUP void int_encode(__global const src_t *restrict x, ulong first, ui
         float s = scales[p.scale], z = ZERO(p.scale);
         int_unit(v, p.n, s, z, (float)CODE_MIN(symmetric), to);
         int_unit_load(to, p.n, s, z, w);
-        for (uint i = 0; i < NV; i++) cost_add(&c, vload_f(v + i * VW), vload_f(w + i * VW));
+        EACH(i) cost_add(&c, vload_f(v + i * VW), vload_f(w + i * VW));
     }
 #if WG
     barrier(CLK_LOCAL_MEM_FENCE);

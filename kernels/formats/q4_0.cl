@@ -9,7 +9,7 @@ inline void q4_0_block(const vfloat x[NV], NEAR uchar *out)
     float id = inverse(d, &alive);
     vint q[NV];
     put_half(out, d);
-    for (uint i = 0; i < NV; i++) q[i] = min(to_int(x[i] * id + 8.5f) & alive, 15);
+    EACH(i) q[i] = min(to_int(x[i] * id + 8.5f) & alive, 15);
     put_nibbles(q, out + 2);
 }
 
@@ -18,7 +18,7 @@ inline void q4_0_load(NEAR const uchar *in, vfloat y[NV])
     float d = get_half(in);
     vint q[NV];
     get_nibbles(in + 2, q);
-    for (uint i = 0; i < NV; i++) y[i] = to_float(q[i] - 8) * d;
+    EACH(i) y[i] = to_float(q[i] - 8) * d;
 }
 
 __kernel GROUP void q4_0_encode(ENCODE32_ARGS)

@@ -5,7 +5,7 @@
 inline void q4_1_block(const vfloat x[NV], NEAR uchar *out)
 {
     vfloat high = x[0];
-    for (uint i = 1; i < NV; i++) high = vmax(x[i], high);
+    UNROLL for (uint i = 1; i < NV; i++) high = vmax(x[i], high);
     // + 0: of zeros of both signs the difference may be -0, in sequence it is not.
     float m = first_smallest(x), d = (hmax(high) - m + 0.0f) / 15.0f;
     int alive;
@@ -13,7 +13,7 @@ inline void q4_1_block(const vfloat x[NV], NEAR uchar *out)
     vint q[NV];
     put_half(out, d);
     put_half(out + 2, m);
-    for (uint i = 0; i < NV; i++) q[i] = min(to_int((x[i] - m) * id + 0.5f) & alive, 15);
+    EACH(i) q[i] = min(to_int((x[i] - m) * id + 0.5f) & alive, 15);
     put_nibbles(q, out + 4);
 }
 
@@ -22,7 +22,7 @@ inline void q4_1_load(NEAR const uchar *in, vfloat y[NV])
     float d = get_half(in), m = get_half(in + 2);
     vint q[NV];
     get_nibbles(in + 4, q);
-    for (uint i = 0; i < NV; i++) y[i] = to_float(q[i]) * d + m;
+    EACH(i) y[i] = to_float(q[i]) * d + m;
 }
 
 __kernel GROUP void q4_1_encode(ENCODE32_ARGS)

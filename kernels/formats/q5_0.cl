@@ -9,9 +9,9 @@ inline void q5_0_block(const vfloat x[NV], NEAR uchar *out)
     float id = inverse(d, &alive);
     vint q[NV];
     put_half(out, d);
-    for (uint i = 0; i < NV; i++) q[i] = min(to_int(x[i] * id + 16.5f) & alive, 31);
+    EACH(i) q[i] = min(to_int(x[i] * id + 16.5f) & alive, 31);
     put_bit4(q, out + 2);
-    for (uint i = 0; i < NV; i++) q[i] &= 15;
+    EACH(i) q[i] &= 15;
     put_nibbles(q, out + 6);
 }
 
@@ -21,7 +21,7 @@ inline void q5_0_load(NEAR const uchar *in, vfloat y[NV])
     vint q[NV];
     get_nibbles(in + 6, q);
     get_bit4(in + 2, q);
-    for (uint i = 0; i < NV; i++) y[i] = to_float(q[i] - 16) * d;
+    EACH(i) y[i] = to_float(q[i] - 16) * d;
 }
 
 __kernel GROUP void q5_0_encode(ENCODE32_ARGS)

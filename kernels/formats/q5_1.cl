@@ -5,7 +5,7 @@
 inline void q5_1_block(const vfloat x[NV], NEAR uchar *out)
 {
     vfloat high = x[0];
-    for (uint i = 1; i < NV; i++) high = vmax(x[i], high);
+    UNROLL for (uint i = 1; i < NV; i++) high = vmax(x[i], high);
     // + 0: of zeros of both signs the difference may be -0, in sequence it is not.
     float m = first_smallest(x), d = (hmax(high) - m + 0.0f) / 31.0f;
     int alive;
@@ -13,9 +13,9 @@ inline void q5_1_block(const vfloat x[NV], NEAR uchar *out)
     vint q[NV];
     put_half(out, d);
     put_half(out + 2, m);
-    for (uint i = 0; i < NV; i++) q[i] = to_int((x[i] - m) * id + 0.5f) & alive & 31;
+    EACH(i) q[i] = to_int((x[i] - m) * id + 0.5f) & alive & 31;
     put_bit4(q, out + 4);
-    for (uint i = 0; i < NV; i++) q[i] &= 15;
+    EACH(i) q[i] &= 15;
     put_nibbles(q, out + 8);
 }
 
@@ -25,7 +25,7 @@ inline void q5_1_load(NEAR const uchar *in, vfloat y[NV])
     vint q[NV];
     get_nibbles(in + 8, q);
     get_bit4(in + 4, q);
-    for (uint i = 0; i < NV; i++) y[i] = to_float(q[i]) * d + m;
+    EACH(i) y[i] = to_float(q[i]) * d + m;
 }
 
 __kernel GROUP void q5_1_encode(ENCODE32_ARGS)

@@ -6,12 +6,12 @@
 inline void q8_0_block(const vfloat x[NV], NEAR uchar *out)
 {
     vfloat a = fabs(x[0]);
-    for (uint i = 1; i < NV; i++) a = vmax(fabs(x[i]), a);
+    UNROLL for (uint i = 1; i < NV; i++) a = vmax(fabs(x[i]), a);
     float d = hmax(a) / 127.0f;
     int alive;
     float id = inverse(d, &alive);
     put_half(out, d);
-    for (uint i = 0; i < NV; i++) {
+    EACH(i) {
         vfloat v = x[i] * id;
         vstore_i8(to_int(v + copysign((vfloat)0.49999997f, v)) & alive, (NEAR char *)out + 2 + i * VW);
     }
@@ -20,7 +20,7 @@ inline void q8_0_block(const vfloat x[NV], NEAR uchar *out)
 inline void q8_0_load(NEAR const uchar *in, vfloat y[NV])
 {
     float d = get_half(in);
-    for (uint i = 0; i < NV; i++) y[i] = to_float(vload_i8((NEAR const char *)in + 2 + i * VW)) * d;
+    EACH(i) y[i] = to_float(vload_i8((NEAR const char *)in + 2 + i * VW)) * d;
 }
 
 __kernel GROUP void q8_0_encode(ENCODE32_ARGS)
