@@ -49,7 +49,8 @@ typedef int vint;
 #define as_i(v) as_int(v)
 #define vstore_i8(v, p) (*(p) = (char)(v))
 #define vload_i8(p) ((int)*(p))
-#define vstore_own(v, p) (*(p) = (uchar)(v)) // to private memory
+#define vload_int(p) (*(p))
+#define vstore_int(v, p) (*(p) = (v))
 #define UNROLL
 #else
 typedef CAT(float, VW) vfloat;
@@ -60,7 +61,7 @@ typedef CAT(int, VW) vint;
 #define to_float(v) CAT(convert_float, VW)(v)
 #define as_v(v) CAT(as_float, VW)(v)
 #define as_i(v) CAT(as_int, VW)(v)
-// Codes go out and come back in words of VW bytes at even addresses: some compilers take vstoreN of
+// Codes go out and come back in words of VW bytes at any address: some compilers take vstoreN of
 // chars apart into bytes, which then do not forward to the load that follows.
 #if VW == 4
 typedef uint code_word;
@@ -69,12 +70,13 @@ typedef ulong code_word;
 #else
 typedef ulong2 code_word;
 #endif
-typedef struct __attribute__((packed, aligned(2))) {
+typedef struct __attribute__((packed)) {
     code_word word;
-} even_word;
-#define vstore_i8(v, p) (((NEAR even_word *)(p))->word = CAT(as_code, VW)(CAT(convert_char, VW)(v)))
-#define vload_i8(p) CAT(convert_int, VW)(CAT(as_char, VW)(((NEAR const even_word *)(p))->word))
-#define vstore_own(v, p) CAT(vstore, VW)(CAT(convert_uchar, VW)(v), 0, p)
+} any_word;
+#define vstore_i8(v, p) (((NEAR any_word *)(p))->word = CAT(as_code, VW)(CAT(convert_char, VW)(v)))
+#define vload_i8(p) CAT(convert_int, VW)(CAT(as_char, VW)(((NEAR const any_word *)(p))->word))
+#define vload_int(p) CAT(vload, VW)(0, p)
+#define vstore_int(v, p) CAT(vstore, VW)(v, 0, p)
 #define as_code4(c) as_uint(c)
 #define as_code8(c) as_ulong(c)
 #define as_code16(c) as_ulong2(c)
@@ -121,6 +123,51 @@ inline float bf16_bits_to_float(ushort b)
     return as_float((uint)b << 16);
 }
 
+// VW floats to halves and bfloat16s, as float_to_half_bits and float_to_bf16_bits.
+#if VW > 1
+typedef CAT(ushort, VW) vushort;
+#if defined(__F16C__)
+inline ushort8 float8_to_half(float8 v)
+{
+    return __builtin_astype(__builtin_ia32_vcvtps2ph256(v, 0), ushort8);
+}
+#endif
+inline vushort vhalf_bits(vfloat x)
+{
+#if defined(__F16C__) && VW == 8
+    return float8_to_half(x);
+#elif defined(__F16C__) && VW == 16
+    return (ushort16)(float8_to_half(x.lo), float8_to_half(x.hi));
+#else
+    vint u = as_i(x), a = u & 0x7fffffff;
+    vint r = (a + 0xfff + (a >> 13 & 1)) >> 13;
+    r -= 112 << 10;
+    r = a < 0x38800000 ? as_i(as_v(a) + 0.5f) - 0x3f000000 : r;
+    r = a >= 0x477ff000 ? 0x7c00 : r;
+    r = a > 0x7f800000 ? 0x7e00 | (a >> 13 & 0x1ff) : r;
+    return CAT(convert_ushort, VW)(r | (u >> 16 & 0x8000));
+#endif
+}
+inline vushort vbf16_bits(vfloat x)
+{
+    vint u = as_i(x), a = u & 0x7fffffff;
+    vint r = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    r = a > 0x7f800000 ? u >> 16 | 64 : r;
+    return CAT(convert_ushort, VW)(r & 0xffff);
+}
+// Shift into place, scale by 2^112 (exact; subnormals become normal), put Inf and NaN right.
+inline vfloat vhalf_value(vushort v)
+{
+    vint h = CAT(convert_int, VW)(v), rest = h & 0x7fff, sign = (h & 0x8000) << 16;
+    vint finite = as_i(as_v(rest << 13) * 0x1p112f);
+    return as_v(sign | (rest >= 0x7c00 ? 0x7f800000 | (rest & 0x3ff) << 13 : finite));
+}
+inline vfloat vbf16_value(vushort v)
+{
+    return as_v(CAT(convert_uint, VW)(v) << 16);
+}
+#endif
+
 // One source element.
 inline float src_get(__global const src_t *x, size_t i)
 {
@@ -155,11 +202,7 @@ inline vfloat src_load(__global const src_t *x, size_t i)
 #elif defined(__F16C__) && VW == 16
     return (float16)(half8_to_float(x + i), half8_to_float(x + i + 8));
 #else
-    // Shift into place, scale by 2^112 (exact; subnormals become normal), put Inf and NaN right.
-    vint h = CAT(convert_int, VW)(CAT(vload, VW)(0, x + i));
-    vint rest = h & 0x7fff, sign = (h & 0x8000) << 16;
-    vint finite = as_i(as_v(rest << 13) * 0x1p112f);
-    return as_v(sign | (rest >= 0x7c00 ? 0x7f800000 | (rest & 0x3ff) << 13 : finite));
+    return vhalf_value(CAT(vload, VW)(0, x + i));
 #endif
 }
 #endif

@@ -41,7 +41,8 @@ uint64_t clq_type_row_bytes(const clq_type *type, uint64_t cols);
 
 // Scale and zero-point from a group's smallest and largest value (finite). The scale is rounded to
 // type->scale_format, upwards where rounding down would clip by more than half a step, so that
-// codes made with it keep |x - decoded| within one step. 0 only for an all-zero group.
+// codes made with it keep |x - decoded| within half a step (symmetric) or one (asymmetric). 0 only
+// for an all-zero group.
 void clq_int_params(const clq_type *type, float min, float max, float *scale, int8_t *zero_point);
 int clq_int_code(const clq_type *type, float x, float scale, int zero_point);
 // Rows [rows, cols] of codes given scales [rows, groups] (floats, already rounded) and zero_points

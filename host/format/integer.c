@@ -31,7 +31,7 @@ static float next_scale(clq_format_id format, float s)
 
 void clq_int_params(const clq_type *t, float min, float max, float *scale, int8_t *zero_point)
 {
-    float steps, extent;
+    float steps, extent, slack = 0.5f;
     if (t->symmetric) {
         extent = max > -min ? max : -min;
         steps = (float)((1 << (t->bits - 1)) - 1);
@@ -40,6 +40,7 @@ void clq_int_params(const clq_type *t, float min, float max, float *scale, int8_
         max = max > 0.0f ? max : 0.0f;
         extent = 0.5f * max - 0.5f * min; // halves: the sum may exceed the largest float
         steps = 0.5f * (float)((1 << t->bits) - 1);
+        slack = 0.25f; // of half the range, and the zero-point's rounding moves the codes by half a step
     }
     if (!(extent > 0.0f)) {
         *scale = 0.0f;
@@ -47,7 +48,7 @@ void clq_int_params(const clq_type *t, float min, float max, float *scale, int8_
         return;
     }
     float s = round_scale(t->scale_format, extent / steps);
-    if (s * (steps + 0.5f) < extent) s = next_scale(t->scale_format, s);
+    if (s * (steps + slack) < extent) s = next_scale(t->scale_format, s);
     *scale = s;
     *zero_point = 0;
     if (!t->symmetric) {

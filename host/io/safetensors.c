@@ -11,6 +11,16 @@
 
 static const uint64_t MAX_HEADER = 256u << 20; // stated in docs/containers.md
 
+// The format's only other entry: a map of texts. It goes into the output as it is.
+static bool is_metadata(const json_t *entry)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)entry, key, value)
+        if (!json_is_string(value)) return false;
+    return json_is_object(entry);
+}
+
 static clq_status bad_tensor(const clq_file *f, const char *name, const char *what, clq_error *err)
 {
     return clq_fail(err, CLQ_BAD_INPUT, "'%s': tensor '%s': %s", f->path, name, what);
@@ -147,6 +157,10 @@ clq_status clq_safetensors_read(clq_source *s, uint32_t file, clq_error *err)
     json_t *entry;
     json_object_foreach(header, name, entry) {
         if (strcmp(name, "__metadata__") == 0) {
+            if (!is_metadata(entry)) {
+                st = clq_fail(err, CLQ_BAD_INPUT, "'%s': __metadata__ is not a map of texts", f->path);
+                goto out;
+            }
             if (!s->st_metadata) s->st_metadata = json_incref(entry);
             continue;
         }

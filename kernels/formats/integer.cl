@@ -39,18 +39,19 @@ __kernel GROUP void int_params(__global const float2 *restrict range, uint n_gro
     for (uint g = get_group_id(0) * UNITS; g < g_end; g++) {
 #endif
         float low = range[g].x, high = range[g].y, s = 0.0f, z = 0.0f;
-        float largest = high > -low ? high : -low, extent = largest, steps = (float)CODE_MAX;
+        float largest = high > -low ? high : -low, extent = largest, steps = (float)CODE_MAX, slack = 0.5f;
         uint bits = 0;
         if (!symmetric) {
             low = low < 0.0f ? low : 0.0f;
             high = high > 0.0f ? high : 0.0f;
             extent = 0.5f * high - 0.5f * low;
             steps = 0.5f * (float)((1 << BITS) - 1);
+            slack = 0.25f;
         }
         if (extent > 0.0f) {
             bits = scale_bits(extent / steps, scale_format);
             s = scale_value(bits, scale_format);
-            if (s * (steps + 0.5f) < extent) s = scale_value(++bits, scale_format);
+            if (s * (steps + slack) < extent) s = scale_value(++bits, scale_format);
             if (!symmetric) {
                 z = (float)-HALF_RANGE - rint(low / s);
                 z = z < (float)-HALF_RANGE ? (float)-HALF_RANGE : z > (float)CODE_MAX ? (float)CODE_MAX : z;
@@ -69,94 +70,134 @@ __kernel GROUP void int_params(__global const float2 *restrict range, uint n_gro
 inline vint int_codes(vfloat x, float s, float z, float lowest)
 {
     if (s == 0.0f) return (vint)(int)z;
-    vfloat q = rint(x / s) + z;
+    vfloat q = round_even(x / s) + z;
     q = vmax(q, (vfloat)lowest);
     q = vmin(q, (vfloat)(float)CODE_MAX);
     return to_int(q);
 }
 
 #if BITS < 8
-// Packs 32 codes (offset to be unsigned) into BITS words, the first `n_words` of which are stored.
-inline void int_pack(const uchar q[32], NEAR uint *out, uint n_words)
+// 8 codes (unsigned) of BITS bits are BITS bytes: a chunk. Four chunks are a unit's BITS words.
+#define CHUNK_BITS (8 * BITS)
+#define CODE_SHIFTS ((int4)(0, BITS, 2 * BITS, 3 * BITS))
+
+inline int8 eight_of(const vint q[NV], uint i)
 {
-    ulong acc = 0;
-    uint have = 0, word = 0;
-    for (uint i = 0; i < 32; i++) {
-        acc |= (ulong)q[i] << have;
-        have += BITS;
-        if (have >= 32) {
-            if (word < n_words) out[word] = (uint)acc;
-            word++;
-            acc >>= 32;
-            have -= 32;
-        }
+#if VW == 16
+    return i % 2 ? q[i / 2].hi : q[i / 2].lo;
+#elif VW == 8
+    return q[i];
+#elif VW == 4
+    return (int8)(q[2 * i], q[2 * i + 1]);
+#else
+    q += 8 * i;
+    return (int8)(q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7]);
+#endif
+}
+
+inline void set_eight(vint q[NV], uint i, int8 v)
+{
+#if VW == 16
+    if (i % 2)
+        q[i / 2].hi = v;
+    else
+        q[i / 2].lo = v;
+#elif VW == 8
+    q[i] = v;
+#elif VW == 4
+    q[2 * i] = v.lo;
+    q[2 * i + 1] = v.hi;
+#else
+    q += 8 * i;
+    q[0] = v.s0, q[1] = v.s1, q[2] = v.s2, q[3] = v.s3, q[4] = v.s4, q[5] = v.s5, q[6] = v.s6, q[7] = v.s7;
+#endif
+}
+
+inline ulong chunk_of(int8 q)
+{
+    int4 low = q.lo << CODE_SHIFTS, high = q.hi << CODE_SHIFTS;
+    int2 a = low.lo | low.hi, b = high.lo | high.hi;
+    return (ulong)(uint)(a.x | a.y) | (ulong)(uint)(b.x | b.y) << (4 * BITS);
+}
+
+inline int8 codes_of(ulong chunk)
+{
+    int4 low = (int4)((int)(chunk & ((1ul << 4 * BITS) - 1))), high = (int4)((int)(chunk >> 4 * BITS));
+    return (int8)(low >> CODE_SHIFTS & (int4)((1 << BITS) - 1), high >> CODE_SHIFTS & (int4)((1 << BITS) - 1));
+}
+
+// Stores the first n_words of the unit's words.
+inline void int_pack(const vint q[NV], NEAR uint *out, uint n_words)
+{
+    ulong c[5];
+    UNROLL for (uint i = 0; i < 4; i++) c[i] = chunk_of(eight_of(q, i));
+    c[4] = 0;
+    UNROLL for (uint w = 0; w < BITS; w++) {
+        uint i = 32 * w / CHUNK_BITS, off = 32 * w % CHUNK_BITS;
+        ulong v = c[i] >> off;
+        if (CHUNK_BITS - off < 32) v |= c[i + 1] << (CHUNK_BITS - off);
+        if (w < n_words) out[w] = (uint)v;
     }
 }
 
-inline void int_unpack(NEAR const uint *in, uint n_words, uchar q[32])
+inline void int_unpack(NEAR const uint *in, uint n_words, vint q[NV])
 {
-    ulong acc = 0;
-    uint have = 0, word = 0;
-    for (uint i = 0; i < 32; i++) {
-        if (have < BITS) {
-            if (word < n_words) acc |= (ulong)in[word] << have;
-            word++;
-            have += 32;
-        }
-        q[i] = (uchar)(acc & ((1 << BITS) - 1));
-        acc >>= BITS;
-        have -= BITS;
+    ulong w[BITS + 2];
+    UNROLL for (uint i = 0; i < BITS + 2; i++) w[i] = i < n_words ? in[i] : 0;
+    UNROLL for (uint i = 0; i < 4; i++) {
+        uint at = i * CHUNK_BITS / 32, off = i * CHUNK_BITS % 32;
+        ulong chunk = (w[at] | w[at + 1] << 32) >> off;
+        if (64 - off < CHUNK_BITS) chunk |= w[at + 2] << (64 - off);
+        set_eight(q, i, codes_of(chunk & ((1ul << CHUNK_BITS) - 1)));
     }
 }
-
 #endif
 
-#if BITS == 4
-// 8 codes a word; a whole unit at once.
-inline void int_pack_nibbles(const uchar q[32], NEAR uchar *out)
-{
-    uchar16 a = vload16(0, q), b = vload16(1, q);
-    vstore8(a.even | a.odd << (uchar8)4, 0, out);
-    vstore8(b.even | b.odd << (uchar8)4, 1, out);
-}
-#endif
+// Lanes of vector i that lie behind the n-th element.
+#define BEHIND(i, n) (lane_index + (int)((i) * VW) >= (int)(n))
 
-// Encodes a unit of n (1..32) elements; x is padded with anything finite.
-inline void int_unit(const float x[32], uint n, float s, float z, float lowest, NEAR uchar *out)
+// Encodes a unit of n (1..32) elements; the lanes behind them hold 0.
+inline void int_unit(const vfloat x[NV], uint n, float s, float z, float lowest, NEAR uchar *out)
 {
+    vint q[NV];
+    EACH(i) q[i] = int_codes(x[i], s, z, lowest);
 #if BITS == 8
     if (n == 32) {
-        EACH(i) vstore_i8(int_codes(vload_f(x + i * VW), s, z, lowest), (NEAR char *)out + i * VW);
+        EACH(i) vstore_i8(q[i], (NEAR char *)out + i * VW);
     } else {
-        for (uint i = 0; i < n; i++) {
-            float q = s == 0.0f ? z : rint(x[i] / s) + z;
-            out[i] = (uchar)(int)clamp(q, lowest, (float)CODE_MAX);
-        }
+        int own[32];
+        EACH(i) vstore_int(q[i], own + i * VW);
+        for (uint i = 0; i < n; i++) out[i] = (uchar)own[i];
     }
 #else
-    uchar q[32];
-    EACH(i) vstore_own(int_codes(vload_f(x + i * VW), s, z, lowest) + HALF_RANGE, q + i * VW);
-    for (uint i = n; i < 32; i++) q[i] = 0;
-#if BITS == 4
-    if (n == 32) {
-        int_pack_nibbles(q, out);
-        return;
+    EACH(i) q[i] += HALF_RANGE;
+    if (n < 32) {
+        EACH(i) q[i] = BEHIND(i, n) ? 0 : q[i];
     }
-#endif
-    int_pack(q, (NEAR uint *)out, (n * BITS + 31) / 32);
+    int_pack(q, (NEAR uint *)out, n == 32 ? BITS : (n * BITS + 31) / 32);
 #endif
 }
 
-// Decodes it; elements behind the n-th become 0.
-inline void int_unit_load(NEAR const uchar *in, uint n, float s, float z, float y[32])
+// Decodes it; lanes behind the n-th element become 0.
+inline void int_unit_load(NEAR const uchar *in, uint n, float s, float z, vfloat y[NV])
 {
+    vint q[NV];
 #if BITS == 8
-    for (uint i = 0; i < 32; i++) y[i] = i < n ? ((float)((NEAR const char *)in)[i] - z) * s : 0.0f;
+    if (n == 32) {
+        EACH(i) q[i] = vload_i8((NEAR const char *)in + i * VW);
+    } else {
+        int own[32];
+        for (uint i = 0; i < 32; i++) own[i] = i < n ? ((NEAR const char *)in)[i] : 0;
+        EACH(i) q[i] = vload_int(own + i * VW);
+    }
 #else
-    uchar q[32];
-    int_unpack((NEAR const uint *)in, (n * BITS + 31) / 32, q);
-    for (uint i = 0; i < 32; i++) y[i] = i < n ? ((float)((int)q[i] - HALF_RANGE) - z) * s : 0.0f;
+    int_unpack((NEAR const uint *)in, n == 32 ? BITS : (n * BITS + 31) / 32, q);
+    EACH(i) q[i] -= HALF_RANGE;
 #endif
+    EACH(i) y[i] = (to_float(q[i]) - z) * s;
+    if (n < 32) {
+        EACH(i) y[i] = BEHIND(i, n) ? 0.0f : y[i];
+    }
 }
 
 inline size_t row_bytes(uint cols)
@@ -205,24 +246,26 @@ __kernel GROUP void int_encode(__global const src_t *restrict x, ulong first, ui
     if (lid < n) {
         place p = unit_place(begin + lid, units, cols, per_group, groups);
         __local uchar *to = (__local uchar *)(near_out + lid * 9);
-        float v[32], w[32];
-        for (uint i = 0; i < 32; i++) v[i] = near_x[lid * 33 + i];
+        vfloat v[NV], w[NV];
+        EACH(i) v[i] = vload_f(near_x + lid * 33 + i * VW);
 #else
     for (uint u = 0; u < n; u++) {
         place p = unit_place(begin + u, units, cols, per_group, groups);
         __global uchar *to = out + p.row * row_bytes(cols) + p.col / 32 * (BITS * 4);
-        float v[32], w[32];
+        vfloat v[NV], w[NV];
         size_t at = first + (size_t)p.row * cols + p.col;
         if (p.n == 32) {
-            EACH(i) vstore_f(src_load(x, at + i * VW), v + i * VW);
+            EACH(i) v[i] = src_load(x, at + i * VW);
         } else {
-            for (uint i = 0; i < 32; i++) v[i] = i < p.n ? src_get(x, at + i) : 0.0f;
+            float own[32];
+            for (uint i = 0; i < 32; i++) own[i] = i < p.n ? src_get(x, at + i) : 0.0f;
+            EACH(i) v[i] = vload_f(own + i * VW);
         }
 #endif
         float s = scales[p.scale], z = ZERO(p.scale);
         int_unit(v, p.n, s, z, (float)CODE_MIN(symmetric), to);
         int_unit_load(to, p.n, s, z, w);
-        EACH(i) cost_add(&c, vload_f(v + i * VW), vload_f(w + i * VW));
+        EACH(i) cost_add(&c, v[i], w[i]);
     }
 #if WG
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -269,11 +312,17 @@ __kernel GROUP void int_decode(__global const uchar *restrict in, uint rows, uin
 #else
     for (uint u = 0; u < n; u++) {
         place p = unit_place(begin + u, units, cols, per_group, groups);
-        float w[32];
+        vfloat w[NV];
         int_unit_load(in + p.row * row_bytes(cols) + p.col / 32 * (BITS * 4), p.n, scales[p.scale],
                       ZERO(p.scale), w);
         __global float *to = y + (size_t)p.row * cols + p.col;
-        for (uint i = 0; i < p.n; i++) to[i] = w[i];
+        if (p.n == 32) {
+            EACH(i) vstore_f(w[i], to + i * VW);
+        } else {
+            float own[32];
+            EACH(i) vstore_f(w[i], own + i * VW);
+            for (uint i = 0; i < p.n; i++) to[i] = own[i];
+        }
     }
 #endif
 }

@@ -472,7 +472,7 @@ def decode(t):
 
 # ---- models ----
 
-def llama(folder, tied=True, layers=1, embd=64, ffn=96, heads=4, kv_heads=2, vocab=64, dtype="F32", shards=1, extra=None,
+def llama(folder, tied=True, layers=1, embd=64, ffn=96, heads=4, kv_heads=2, vocab=96, dtype="F32", shards=1, extra=None,
           **config):
     """A tiny llama checkpoint with random weights. The tensors that were written."""
     folder = pathlib.Path(folder)
@@ -513,8 +513,8 @@ def llama(folder, tied=True, layers=1, embd=64, ffn=96, heads=4, kv_heads=2, voc
 
 
 def tokenizer(folder, vocab):
-    """A byte-level BPE without merges, of `vocab` tokens."""
-    words = ["<|endoftext|>", *[chr(c) for c in range(33, 33 + vocab - 1)]]
+    """A byte-level BPE of `vocab` tokens, the last by a merge."""
+    words = ["<|endoftext|>", *[chr(c) for c in range(33, 33 + vocab - 2)], "ab"]
     (folder / "tokenizer.json").write_text(json.dumps({
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": 0, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False,
@@ -525,7 +525,7 @@ def tokenizer(folder, vocab):
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                   "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                  "vocab": {w: i for i, w in enumerate(words)}, "merges": []}}))
+                  "vocab": {w: i for i, w in enumerate(words)}, "merges": ["a b"]}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({
         "tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
         "chat_template": "{% for m in messages %}{{ m.content }}\U0001f600{% endfor %}"}))
