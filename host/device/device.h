@@ -55,8 +55,6 @@ typedef struct clq_device_ops {
     // Starts the tile and returns. tile->src may be the staging memory.
     clq_status (*lane_submit)(clq_lane *lane, const clq_tile *tile, clq_error *err);
     clq_status (*lane_wait)(clq_lane *lane, clq_tile_result *result, clq_error *err);
-    // Builds and self-tests what the tile's kind needs, so that fall-backs are told before the work.
-    clq_status (*prepare)(clq_device *d, const clq_tile *tile, clq_error *err);
     // Bytes a second that the device copies (read + written); 0: unknown.
     double (*copy_rate)(clq_device *d);
     void (*close)(clq_device *d);

@@ -159,12 +159,6 @@ static void opencl_close(clq_device *device)
     free(d);
 }
 
-static clq_status opencl_prepare(clq_device *device, const clq_tile *tile, clq_error *err)
-{
-    bool by_reference;
-    return clq_family_get(clq_opencl_of(device), tile, &by_reference, err);
-}
-
 static double opencl_copy_rate(clq_device *device);
 
 static const clq_device_ops opencl_ops = {
@@ -173,7 +167,6 @@ static const clq_device_ops opencl_ops = {
     .lane_staging = clq_cl_lane_staging,
     .lane_submit = clq_cl_lane_submit,
     .lane_wait = clq_cl_lane_wait,
-    .prepare = opencl_prepare,
     .copy_rate = opencl_copy_rate,
     .close = opencl_close,
 };

@@ -282,14 +282,6 @@ static clq_status ref_lane_wait(clq_lane *lane, clq_tile_result *result, clq_err
     return CLQ_OK;
 }
 
-static clq_status ref_prepare(clq_device *d, const clq_tile *tile, clq_error *err)
-{
-    (void)d;
-    (void)tile;
-    (void)err;
-    return CLQ_OK;
-}
-
 static double ref_copy_rate(clq_device *d)
 {
     (void)d;
@@ -307,7 +299,6 @@ static const clq_device_ops ref_ops = {
     .lane_staging = ref_lane_staging,
     .lane_submit = ref_lane_submit,
     .lane_wait = ref_lane_wait,
-    .prepare = ref_prepare,
     .copy_rate = ref_copy_rate,
     .close = ref_close,
 };

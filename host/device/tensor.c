@@ -82,8 +82,11 @@ static clq_status store(void *ctx, void *tag, uint64_t first_row, const clq_tile
 // Pushes all rows of `tile` (whose rows and src are the tensor's) through the ring.
 static clq_status run(clq_device *d, const clq_tile *whole, uint64_t row_bytes, target *to, clq_error *err)
 {
-    uint64_t rows = whole->cols ? TILE_ELEMENTS / whole->cols : 1;
-    rows = rows < 32 ? 32 : rows / 32 * 32;
+    // The widest array of a tile holds a float an element.
+    uint64_t most = d->info.max_allocation ? d->info.max_allocation / sizeof(float) : TILE_ELEMENTS;
+    if (most > TILE_ELEMENTS) most = TILE_ELEMENTS;
+    uint64_t rows = whole->cols ? most / whole->cols : 1;
+    if (rows == 0) rows = 1;
     if (rows > whole->rows) rows = whole->rows;
     if (!rows) return CLQ_OK;
     clq_tile t = *whole;

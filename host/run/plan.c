@@ -14,7 +14,8 @@
 #include "run/policy.h"
 
 enum {
-    TILE_ELEMENTS = 1 << 20,
+    TILE_ELEMENTS = 1 << 20,           // on the CPU: input, output and work stay in its caches
+    DISCRETE_TILE_ELEMENTS = 16 << 20, // across a bus
     N_LANES = 3,
     LANE_BYTES_PER_ELEMENT = 16, // source as float, decoded, codes, scales and statistics: at most
 };
@@ -257,9 +258,8 @@ static clq_status plan_memory(clq_plan *p, clq_error *err)
     uint64_t memory = p->options.max_memory ? p->options.max_memory : default_memory();
     if (memory < MIN_MEMORY)
         return clq_fail(err, CLQ_USAGE, "--max-mem must be at least %" PRIu64 " MiB", MIN_MEMORY >> 20);
-    uint64_t largest = TILE_ELEMENTS;
+    uint64_t largest = 0;
     const char *name = "";
-    p->tile_elements = TILE_ELEMENTS;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         clq_entry *e = &p->entries[i];
         if (e->copy) continue;
@@ -270,14 +270,23 @@ static clq_status plan_memory(clq_plan *p, clq_error *err)
             name = e->info.name;
         }
     }
+    p->memory = memory;
     p->n_lanes = N_LANES;
     while (p->n_lanes > 1 && p->n_lanes * largest * LANE_BYTES_PER_ELEMENT > memory) p->n_lanes--;
-    if (largest > UINT32_MAX || largest * LANE_BYTES_PER_ELEMENT > memory) {
-        if (largest > TILE_ELEMENTS)
-            return clq_fail(err, CLQ_USAGE, "tensor '%s' needs %" PRIu64 " MiB for the rows that belong together; raise --max-mem",
-                            name, (largest * LANE_BYTES_PER_ELEMENT >> 20) + 1);
-        p->tile_elements = memory / LANE_BYTES_PER_ELEMENT;
-    }
+    if (largest > UINT32_MAX || largest * LANE_BYTES_PER_ELEMENT > memory)
+        return clq_fail(err, CLQ_USAGE, "tensor '%s' needs %" PRIu64 " MiB for the rows that belong together; raise --max-mem",
+                        name, (largest * LANE_BYTES_PER_ELEMENT >> 20) + 1);
+    clq_plan_fit(p, 0, false);
+    return CLQ_OK;
+}
+
+void clq_plan_fit(clq_plan *p, uint64_t max_allocation, bool discrete)
+{
+    p->tile_elements = discrete ? DISCRETE_TILE_ELEMENTS : TILE_ELEMENTS;
+    uint64_t affordable = p->memory / p->n_lanes / LANE_BYTES_PER_ELEMENT;
+    if (p->tile_elements > affordable) p->tile_elements = affordable;
+    if (max_allocation && p->tile_elements > max_allocation / 4) p->tile_elements = max_allocation / 4;
+    p->max_elements = p->max_src_bytes = p->max_code_bytes = p->max_groups = 0;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
         if (e->copy) continue;
@@ -290,7 +299,6 @@ static clq_status plan_memory(clq_plan *p, clq_error *err)
         if (groups > p->max_groups) p->max_groups = groups;
     }
     p->totals.memory = p->n_lanes * p->max_elements * LANE_BYTES_PER_ELEMENT;
-    return CLQ_OK;
 }
 
 // ---- the whole ----

@@ -52,12 +52,16 @@ struct clq_plan {
     clq_plan_file *files;
     uint32_t n_files;
     clq_plan_totals totals;
-    uint64_t tile_elements; // of one tile, at most
+    uint64_t memory;        // of all buffers, at most
+    uint64_t tile_elements; // of one tile, at most, unless one row is longer
     uint32_t n_lanes;
     uint64_t max_src_bytes, max_code_bytes, max_groups, max_elements; // of a tile
     uint64_t fingerprint;
 };
 
+// Sets the tiles for a device: of at most max_allocation bytes an array (0: no limit), larger where a
+// launch and a transfer cost more (discrete memory).
+void clq_plan_fit(clq_plan *plan, uint64_t max_allocation, bool discrete);
 // Rows of a tile of the entry.
 uint64_t clq_plan_tile_rows(const clq_plan *plan, const clq_entry *e);
 // layout_gguf.c, layout_hf.c: make files, offsets and heads of a plan whose entries have their types.

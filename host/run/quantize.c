@@ -540,6 +540,9 @@ static clq_status run_entries(run *r, clq_error *err)
 clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
 {
     run r = {.plan = plan, .device = device, .start = clq_seconds()};
+    clq_device_info info;
+    clq_device_describe(device, &info);
+    clq_plan_fit(plan, info.max_allocation, !info.unified_memory);
     r.threads = plan->options.threads ? plan->options.threads : clq_threads_allowed();
     r.progress.n_tensors = plan->n_entries;
     r.progress.n_elements = plan->totals.n_elements;
