@@ -246,7 +246,8 @@ typedef struct clq_plan_totals {
     uint64_t n_bytes;         // of all output files together: exact
     uint64_t source_bytes, n_elements, quantized_elements;
     uint64_t memory;          // buffers that the run will allocate, at most
-    uint32_t n_tensors, n_fallbacks, n_files;
+    int64_t fallback_bytes;   // what tensors without the type asked for take more than with it
+    uint32_t n_tensors, n_fallbacks, n_notes, n_files;
     double seconds;           // of the run, after it
 } clq_plan_totals;
 

@@ -243,6 +243,9 @@ static void check_form(clq_device *ref, int lanes, int work_groups)
         n_failed++;
         return;
     }
+    clq_device_info info;
+    clq_device_describe(dev, &info);
+    if (tiny) printf("device: %s, %s\n", info.name, form); // scripts/check-oclgrind looks for it
     uint64_t rows = tiny ? 3 : 37;
     for (int s = 0; s < 3; s++) {
         for (int f = 0; f < CLQ_INT; f++) {

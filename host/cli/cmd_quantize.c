@@ -120,17 +120,19 @@ static void print_plan(const clq_plan *plan)
     }
 }
 
-static void print_fallbacks(const clq_plan *plan, const clq_plan_totals *totals)
+// Before the start: what will not be as asked, and what that costs.
+static void print_notes(const clq_plan *plan, const clq_plan_totals *totals)
 {
-    if (!totals->n_fallbacks) return;
     uint32_t shown = 0;
     const clq_plan_tensor *t;
-    fprintf(stderr, "clquant: %u tensors do not get the type asked for:\n", totals->n_fallbacks);
-    for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
-        char name[256];
-        if (!*t->note) continue;
-        if (++shown <= 5) fprintf(stderr, "  %s: %s\n", clq_safe_text(t->name, name, sizeof name), t->note);
+    char name[256], size[32];
+    if (totals->n_fallbacks) {
+        int64_t extra = totals->fallback_bytes;
+        fprintf(stderr, "clquant: %u tensors do not get the type asked for, which makes the output %s %s\n", totals->n_fallbacks,
+                clq_size_text((uint64_t)(extra < 0 ? -extra : extra), size), extra < 0 ? "smaller" : "larger");
     }
+    for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++)
+        if (*t->note && ++shown <= 5) fprintf(stderr, "  %s: %s\n", clq_safe_text(t->name, name, sizeof name), t->note);
     if (shown > 5) fprintf(stderr, "  ... and %u more; --dry-run lists them\n", shown - 5);
 }
 
@@ -203,6 +205,7 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
                              (json_int_t)totals->n_bytes, "source_bytes", (json_int_t)totals->source_bytes, "n_elements",
                              (json_int_t)totals->n_elements, "quantized_elements", (json_int_t)totals->quantized_elements,
                              "memory", (json_int_t)totals->memory, "n_fallbacks", (int)totals->n_fallbacks, "tensors", list);
+    json_object_set_new(root, "fallback_bytes", json_integer((json_int_t)totals->fallback_bytes));
     if (!r->dry_run) {
         json_object_set_new(root, "seconds", json_real(totals->seconds));
         json_object_set_new(root, "weights_per_second", clq_json_real((double)totals->n_elements / totals->seconds));
@@ -253,7 +256,7 @@ static int run_request(request *r)
     }
     clq_plan_totals totals;
     clq_plan_summary(plan, &totals);
-    if (!r->quiet) print_fallbacks(plan, &totals);
+    if (!r->quiet) print_notes(plan, &totals);
     int code = r->dry_run ? 0 : run_plan(plan, r, hooks);
     clq_plan_summary(plan, &totals);
     char a[32], b[32];

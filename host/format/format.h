@@ -32,6 +32,8 @@ bool clq_type_equal(const clq_type *a, const clq_type *b);
 // Bytes of n_elements values in whole blocks; false: not whole blocks, or over 2^64.
 bool clq_format_bytes(clq_format_id id, uint64_t n_elements, uint64_t *n_bytes);
 
+// Bits a weight takes, scales and zero-points of a long row included.
+double clq_type_bits(const clq_type *type);
 // Scales per row of [rows, cols].
 uint64_t clq_type_groups(const clq_type *type, uint64_t cols);
 // Bytes of `codes` of one row.

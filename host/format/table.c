@@ -133,6 +133,14 @@ void clq_type_name(const clq_type *t, char name[32])
              t->granularity == CLQ_PER_TENSOR ? "_tensor" : "", group);
 }
 
+double clq_type_bits(const clq_type *t)
+{
+    const clq_format_info *f = &formats[t->format].info;
+    if (t->format != CLQ_INT) return 8.0 * f->block_bytes / f->block_elements;
+    double scale = 8.0 * formats[t->scale_format].info.block_bytes + (t->symmetric ? 0 : t->bits);
+    return t->bits + (t->granularity == CLQ_PER_GROUP ? scale / t->group_size : 0);
+}
+
 uint64_t clq_type_groups(const clq_type *t, uint64_t cols)
 {
     if (t->format != CLQ_INT) return 0;

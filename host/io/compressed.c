@@ -24,10 +24,11 @@ static int by_name(const void *a, const void *b)
     return strcmp((*(clq_tensor *const *)a)->name, (*(clq_tensor *const *)b)->name);
 }
 
-static clq_tensor *lookup(const names *all, const char *module, size_t len, const char *suffix)
+// stem: "X.weight", or the whole name of what has no ".weight" (stacked experts).
+static clq_tensor *lookup(const names *all, const char *stem, size_t len, const char *suffix)
 {
     char name[4200];
-    int n = snprintf(name, sizeof name, "%.*s%s", (int)len, module, suffix);
+    int n = snprintf(name, sizeof name, "%.*s%s", (int)len, stem, suffix);
     if (n < 0 || (size_t)n >= sizeof name) return NULL;
     clq_tensor key = {.name = name}, *wanted = &key;
     clq_tensor **found = bsearch(&wanted, all->sorted, all->n, sizeof *all->sorted, by_name);
@@ -52,10 +53,17 @@ static bool pattern_matches(const char *pattern, const char *name, size_t len)
     return hit;
 }
 
+static size_t module_len(const char *stem, size_t len)
+{
+    const size_t suffix = strlen(".weight");
+    return len > suffix && memcmp(stem + len - suffix, ".weight", suffix) == 0 ? len - suffix : len;
+}
+
 // The "weights" settings of a module: a target that names it wins over "re:" patterns, these over
 // the class name. NULL when no group is about it.
-static const json_t *weight_settings(const json_t *config, const char *module, size_t len)
+static const json_t *weight_settings(const json_t *config, const char *module, size_t stem_len)
 {
+    size_t len = module_len(module, stem_len);
     const json_t *groups = json_object_get(json_object_get(config, "quantization_config"), "config_groups");
     const json_t *best = NULL;
     int best_rank = 0;
@@ -88,17 +96,20 @@ static clq_extent *give(clq_extent *to, clq_tensor *from)
     return to;
 }
 
-// Granularity from the scales' shape: one, [rows, 1] or [rows, groups].
-static clq_status set_granularity(clq_tensor *t, const clq_tensor *scale, uint64_t rows, uint64_t cols,
-                                  clq_error *err)
+// Granularity from the scales' shape: one, [rows, 1] or [rows, groups]. Only the settings tell one
+// group a row from one scale a channel.
+static clq_status set_granularity(clq_tensor *t, const clq_tensor *scale, const json_t *settings, uint64_t rows,
+                                  uint64_t cols, clq_error *err)
 {
+    const char *strategy = json_string_value(json_object_get(settings, "strategy"));
+    bool one_group = strategy && strcmp(strategy, "group") == 0 && cols % 32 == 0;
     t->type.scale_format = scale->type.format;
     if (clq_format_row(scale->type.format)->kind == CLQ_KIND_OPAQUE || scale->type.format > CLQ_BF16)
         return bad(scale, "scales must be F32, F16 or BF16", err);
     uint64_t groups = rows ? scale->n_elements / rows : 0;
-    if (scale->n_elements == 1 && !(rows == 1 && scale->n_dims == 2)) {
+    if (scale->n_elements == 1 && !(rows == 1 && scale->n_dims >= 2)) {
         t->type.granularity = CLQ_PER_TENSOR;
-    } else if (scale->n_elements == rows) {
+    } else if (scale->n_elements == rows && !one_group) {
         t->type.granularity = CLQ_PER_CHANNEL;
     } else if (groups && groups * rows == scale->n_elements && cols % groups == 0 && (cols / groups) % 32 == 0 &&
                cols / groups <= UINT32_MAX) {
@@ -168,11 +179,11 @@ static clq_status read_shape(const clq_source *s, const clq_tensor *shape, clq_t
     return CLQ_OK;
 }
 
-// The matrix that quantization saw: [dim0, rest], or, where the scales have as many dimensions as
-// the weight (stacked experts), everything but the last dimension by the last.
-static void set_matrix(clq_tensor *t, const clq_tensor *scale, uint64_t *rows, uint64_t *cols)
+// The matrix that quantization saw: [dim0, rest], or, where the scales or the packed codes have as
+// many dimensions as the weight (stacked experts), everything but the last dimension by the last.
+static void set_matrix(clq_tensor *t, const clq_tensor *scale, uint32_t packed_dims, uint64_t *rows, uint64_t *cols)
 {
-    bool stacked = t->n_dims > 2 && scale->n_dims == t->n_dims;
+    bool stacked = t->n_dims > 2 && (scale->n_dims == t->n_dims || packed_dims == t->n_dims);
     *rows = t->n_dims > 1 ? t->dims[0] : 1;
     *cols = *rows ? t->n_elements / *rows : 0;
     if (stacked) {
@@ -182,51 +193,51 @@ static void set_matrix(clq_tensor *t, const clq_tensor *scale, uint64_t *rows, u
     t->row_len = *cols;
 }
 
-static clq_status assemble_packed(const clq_source *s, const names *all, clq_tensor *t, const char *module,
+static clq_status assemble_packed(const clq_source *s, const names *all, clq_tensor *t, const json_t *settings,
                                   size_t len, clq_error *err)
 {
-    clq_tensor *scale = lookup(all, module, len, ".weight_scale");
-    clq_tensor *shape = lookup(all, module, len, ".weight_shape");
-    clq_tensor *zero = lookup(all, module, len, ".weight_zero_point");
-    clq_tensor *index = lookup(all, module, len, ".weight_g_idx");
-    if (!scale || !shape) return bad(t, "has no weight_scale or no weight_shape beside it", err);
+    clq_tensor *scale = lookup(all, t->name, len, "_scale");
+    clq_tensor *shape = lookup(all, t->name, len, "_shape");
+    clq_tensor *zero = lookup(all, t->name, len, "_zero_point");
+    clq_tensor *index = lookup(all, t->name, len, "_g_idx");
+    if (!scale || !shape) return bad(t, "has no scale or no shape beside it", err);
     if (t->type.format != CLQ_I32) return bad(t, "must be I32", err);
-    const json_t *settings = weight_settings(s->config, module, len);
     json_int_t bits = json_integer_value(json_object_get(settings, "num_bits"));
     if (bits < 2 || bits > 8) return bad(t, "quantization_config gives it no num_bits from 2 to 8", err);
     uint64_t n_words = t->n_elements, rows, cols;
+    uint32_t packed_dims = t->n_dims;
     CLQ_TRY(read_shape(s, shape, t, err));
-    set_matrix(t, scale, &rows, &cols);
+    set_matrix(t, scale, packed_dims, &rows, &cols);
     t->type = (clq_type){.format = CLQ_INT, .bits = (uint8_t)bits, .symmetric = true};
     uint64_t dense, loose;
     if (!clq_mul_u64(rows, clq_div_up(cols, 32) * (uint64_t)bits, &dense) || cols > UINT64_MAX / 8)
         return bad(shape, "is not a shape", err);
     dense = rows * clq_div_up(cols * (uint64_t)bits, 32);
     loose = rows * clq_div_up(cols, 32 / (uint64_t)bits);
-    if (n_words != dense && n_words != loose) return bad(t, "its words do not fit weight_shape and num_bits", err);
+    if (n_words != dense && n_words != loose) return bad(t, "its words do not fit its shape and num_bits", err);
     t->loose_codes = n_words != dense;
     // 8 bits in words are bytes with an offset; int8 codes have none, so they are not the same.
     if (bits == 8) return bad(t, "8-bit packed weights are not read", err);
-    CLQ_TRY(set_granularity(t, scale, rows, cols, err));
+    CLQ_TRY(set_granularity(t, scale, settings, rows, cols, err));
     CLQ_TRY(set_zero_points(t, zero, rows, err));
     CLQ_TRY(set_group_index(t, index, cols, err));
-    memcpy(t->name + len, ".weight", strlen(".weight") + 1); // shorter than ".weight_packed"
+    t->name[len] = '\0'; // "X.weight" of "X.weight_packed"
     clq_tensor *used[] = {scale, shape, zero, index};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++)
         if (used[i]) used[i]->n_dims = UINT32_MAX; // marked for removal
     return CLQ_OK;
 }
 
-static clq_status assemble_int8(const names *all, clq_tensor *t, const char *module, size_t len, clq_error *err)
+static clq_status assemble_int8(const names *all, clq_tensor *t, const json_t *settings, size_t len, clq_error *err)
 {
-    clq_tensor *scale = lookup(all, module, len, ".weight_scale");
-    clq_tensor *zero = lookup(all, module, len, ".weight_zero_point");
+    clq_tensor *scale = lookup(all, t->name, len, "_scale");
+    clq_tensor *zero = lookup(all, t->name, len, "_zero_point");
     uint64_t rows, cols;
     if (!scale) return CLQ_OK;
-    set_matrix(t, scale, &rows, &cols);
+    set_matrix(t, scale, 0, &rows, &cols);
     if (!rows || !cols) return bad(t, "is empty", err);
     t->type = (clq_type){.format = CLQ_INT, .bits = 8, .symmetric = true};
-    CLQ_TRY(set_granularity(t, scale, rows, cols, err));
+    CLQ_TRY(set_granularity(t, scale, settings, rows, cols, err));
     CLQ_TRY(set_zero_points(t, zero, rows, err));
     scale->n_dims = UINT32_MAX;
     if (zero) zero->n_dims = UINT32_MAX;
@@ -243,11 +254,10 @@ static void block_size(const json_t *config, uint64_t block[2])
     }
 }
 
-static clq_status assemble_float8(const clq_source *s, const names *all, clq_tensor *t, const char *module,
-                                  size_t len, clq_error *err)
+static clq_status assemble_float8(const clq_source *s, const names *all, clq_tensor *t, size_t len, clq_error *err)
 {
-    clq_tensor *scale = lookup(all, module, len, ".weight_scale_inv");
-    if (!scale) scale = lookup(all, module, len, ".weight_scale");
+    clq_tensor *scale = lookup(all, t->name, len, "_scale_inv");
+    if (!scale) scale = lookup(all, t->name, len, "_scale");
     if (!scale) return CLQ_OK; // refused where its values are wanted
     uint64_t rows, cols, block[2];
     clq_tensor_matrix(t, &rows, &cols);
@@ -275,15 +285,14 @@ static clq_status assemble_float8(const clq_source *s, const names *all, clq_ten
 
 static clq_status assemble(clq_source *s, const names *all, clq_tensor *t, clq_error *err)
 {
-    size_t len = strlen(t->name);
-    if (clq_ends_with(t->name, ".weight_packed"))
-        return assemble_packed(s, all, t, t->name, len - strlen(".weight_packed"), err);
-    if (!clq_ends_with(t->name, ".weight")) return CLQ_OK;
-    len -= strlen(".weight");
-    if (t->type.format == CLQ_I8) return assemble_int8(all, t, t->name, len, err);
-    if (t->type.format == CLQ_F8_E4M3 || t->type.format == CLQ_F8_E5M2)
-        return assemble_float8(s, all, t, t->name, len, err);
-    return CLQ_OK;
+    bool packed = clq_ends_with(t->name, "_packed");
+    size_t len = strlen(t->name) - (packed ? strlen("_packed") : 0);
+    if (t->type.format == CLQ_F8_E4M3 || t->type.format == CLQ_F8_E5M2) return assemble_float8(s, all, t, len, err);
+    const json_t *settings = weight_settings(s->config, t->name, len);
+    // Names without ".weight" may be anything, unless the settings are about them.
+    if (module_len(t->name, len) == len && !settings) return CLQ_OK;
+    if (packed) return assemble_packed(s, all, t, settings, len, err);
+    return t->type.format == CLQ_I8 ? assemble_int8(all, t, settings, len, err) : CLQ_OK;
 }
 
 clq_status clq_compressed_assemble(clq_source *s, clq_error *err)

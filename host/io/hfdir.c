@@ -191,39 +191,24 @@ static clq_status index_shards(const clq_source *s, const json_t *index, const c
     return st;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp((*(const clq_tensor *const *)a)->name, (*(const clq_tensor *const *)b)->name);
-}
-
 // Every tensor of the index stands in the file that the index says; the count of others is told.
 static clq_status check_index(const clq_source *s, const json_t *index, const clq_hooks *hooks, clq_error *err)
 {
     const json_t *map = json_object_get(index, "weight_map");
-    const clq_tensor **order = malloc((s->n_tensors + 1) * sizeof *order);
-    if (!order) return clq_fail_memory(err, s->n_tensors * sizeof *order);
-    for (uint32_t i = 0; i < s->n_tensors; i++) order[i] = &s->tensors[i];
-    qsort(order, s->n_tensors, sizeof *order, by_name);
-    clq_status st = CLQ_OK;
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)map, name, value) {
-        clq_tensor key = {.name = (char *)name};
-        const clq_tensor *wanted = &key, **found =
-            bsearch(&wanted, order, s->n_tensors, sizeof *order, by_name);
+        const clq_tensor *found = clq_source_find(s, name);
         const char *shard = json_string_value(value);
-        if (!found || strcmp(clq_path_base(s->files[(*found)->codes.file].path), shard) != 0) {
-            st = clq_fail(err, CLQ_BAD_INPUT, "'%s/%s' does not hold tensor '%s', which the index places there",
-                          s->path, shard, name);
-            break;
-        }
+        if (!found || strcmp(clq_path_base(s->files[found->codes.file].path), shard) != 0)
+            return clq_fail(err, CLQ_BAD_INPUT, "'%s/%s' does not hold tensor '%s', which the index places there",
+                            s->path, shard, name);
     }
     size_t indexed = json_object_size(map);
-    if (st == CLQ_OK && s->n_tensors > indexed)
+    if (s->n_tensors > indexed)
         clq_warn(hooks, "'%s': %zu tensors of the shards are not in the index; they are kept", s->path,
                  s->n_tensors - indexed);
-    free(order);
-    return st;
+    return CLQ_OK;
 }
 
 // The index to follow, NULL: none.

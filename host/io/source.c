@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Opening any checkpoint by its content, looking tensors up, reading them as floats.
+#define _GNU_SOURCE // qsort_r
 #include "io/source.h"
 
 #include <errno.h>
@@ -35,31 +36,41 @@ void clq_source_drop_unnamed(clq_source *s)
     s->n_tensors = kept;
 }
 
-static int by_name(const void *a, const void *b)
+static int by_name(const void *a, const void *b, void *source)
 {
-    return strcmp((*(const clq_tensor *const *)a)->name, (*(const clq_tensor *const *)b)->name);
+    const clq_tensor *t = ((const clq_source *)source)->tensors;
+    return strcmp(t[*(const uint32_t *)a].name, t[*(const uint32_t *)b].name);
 }
 
 clq_status clq_source_check_names(clq_source *s, clq_error *err)
 {
-    if (s->n_tensors < 2) return CLQ_OK;
-    const clq_tensor **order = malloc(s->n_tensors * sizeof *order);
-    if (!order) return clq_fail_memory(err, s->n_tensors * sizeof *order);
-    for (uint32_t i = 0; i < s->n_tensors; i++) order[i] = &s->tensors[i];
-    qsort(order, s->n_tensors, sizeof *order, by_name);
-    clq_status st = CLQ_OK;
-    for (uint32_t i = 1; i < s->n_tensors && st == CLQ_OK; i++)
-        if (strcmp(order[i - 1]->name, order[i]->name) == 0)
-            st = clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' stands twice: in '%s' and in '%s'", order[i]->name,
-                          s->files[order[i - 1]->codes.file].path, s->files[order[i]->codes.file].path);
-    free(order);
-    return st;
+    free(s->by_name);
+    s->by_name = malloc((s->n_tensors + 1) * sizeof *s->by_name);
+    if (!s->by_name) return clq_fail_memory(err, s->n_tensors * sizeof *s->by_name);
+    for (uint32_t i = 0; i < s->n_tensors; i++) s->by_name[i] = i;
+    qsort_r(s->by_name, s->n_tensors, sizeof *s->by_name, by_name, s);
+    for (uint32_t i = 1; i < s->n_tensors; i++) {
+        const clq_tensor *t = &s->tensors[s->by_name[i - 1]], *u = &s->tensors[s->by_name[i]];
+        if (strcmp(t->name, u->name) == 0)
+            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' stands twice: in '%s' and in '%s'", t->name,
+                            s->files[t->codes.file].path, s->files[u->codes.file].path);
+    }
+    return CLQ_OK;
 }
 
 const clq_tensor *clq_source_find(const clq_source *s, const char *name)
 {
-    for (uint32_t i = 0; i < s->n_tensors; i++)
-        if (strcmp(s->tensors[i].name, name) == 0) return &s->tensors[i];
+    uint32_t low = 0, high = s->n_tensors;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const clq_tensor *t = &s->tensors[s->by_name[middle]];
+        int order = strcmp(name, t->name);
+        if (order == 0) return t;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
     return NULL;
 }
 
@@ -112,6 +123,7 @@ void clq_source_close(clq_source *s)
     json_decref(s->config);
     json_decref(s->st_metadata);
     free(s->extra_files);
+    free(s->by_name);
     free(s->tensors);
     free(s->files);
     free(s->architecture);

@@ -41,6 +41,7 @@ struct clq_source {
     uint32_t n_files;
     clq_tensor *tensors;
     uint32_t n_tensors, capacity;
+    uint32_t *by_name;   // indices of the tensors, sorted by name
     char *architecture;  // "llama", "bert", ... in GGUF's words; "" if unknown
     clq_gguf_kvs kvs;    // GGUF
     uint32_t alignment;  // GGUF
@@ -68,7 +69,7 @@ clq_status clq_hfdir_open(clq_source *source, const clq_hooks *hooks, clq_error 
 clq_status clq_compressed_assemble(clq_source *source, clq_error *err);
 // Removes the tensors whose name is NULL, keeping the order.
 void clq_source_drop_unnamed(clq_source *source);
-// Refuses names that stand twice.
+// Makes by_name; refuses names that stand twice. To be called again when tensors change.
 clq_status clq_source_check_names(clq_source *source, clq_error *err);
 
 #endif

@@ -141,7 +141,7 @@ static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
         if (!p->to_gguf && !e->codes.st_dtype)
             return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name, e->info.type);
     }
-    e->copy = e->type.format != CLQ_INT && e->type.format == t->type.format && !t->scales.n_bytes;
+    e->copy = t->n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && !t->scales.n_bytes);
     e->info.lossy = !e->copy;
     e->info.n_bytes = e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
     return CLQ_OK;
@@ -170,6 +170,9 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     memcpy(e->note, c.note, sizeof e->note);
     CLQ_TRY(set_parts(p, e, err));
     p->totals.n_fallbacks += c.fallback;
+    p->totals.n_notes += *e->note != '\0';
+    if (c.fallback)
+        p->totals.fallback_bytes += (int64_t)e->info.n_bytes - (int64_t)(clq_type_bits(&c.asked) / 8 * (double)t->n_elements);
     p->totals.n_elements += t->n_elements;
     if (c.quantized) p->totals.quantized_elements += t->n_elements;
     p->totals.source_bytes += t->codes.n_bytes + t->scales.n_bytes + t->zero_points.n_bytes;

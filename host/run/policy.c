@@ -139,6 +139,7 @@ static clq_status fit_shape(const clq_policy *p, const clq_subject *s, clq_choic
 {
     char name[32];
     clq_type_name(&c->type, name);
+    c->asked = c->type;
     unsigned long long cols = c->cols;
     if (c->type.format != CLQ_INT) {
         uint32_t block = clq_format_at(c->type.format)->block_elements;
@@ -203,7 +204,10 @@ clq_status clq_policy_choose(clq_policy *p, const clq_subject *s, clq_choice *c,
                         from->info.name);
     c->type = kept_type(s, p->options);
     if (!weight) return CLQ_OK;
-    if (!rule && !wanted && !(p->options->convert && !s->to_gguf)) return CLQ_OK;
+    if (!rule && !wanted && !(p->options->convert && !s->to_gguf)) {
+        if (from->kind == CLQ_KIND_FLOAT) snprintf(c->note, sizeof c->note, "%s becomes f32", from->info.name);
+        return CLQ_OK;
+    }
     c->type = rule ? *rule : p->options->type;
     c->quantized = !plain_float(&c->type);
     c->type.scale_format = scale_format(&t->type);

@@ -18,7 +18,8 @@ typedef struct clq_choice {
     bool quantized;       // counts as quantized in reports
     uint64_t rows, cols;  // the matrix that the type sees
     char note[96];        // why it is not the type asked for
-    bool fallback;        // because of the shape
+    bool fallback;        // because of the shape; `asked` is the type that it could not be
+    clq_type asked;
 } clq_choice;
 
 typedef struct clq_policy clq_policy;
