@@ -259,10 +259,11 @@ static clq_status kernel_for(cl_lane *l, const clq_type *type, clq_format_id sou
     return clq_kernel_get(device_of(l), file, options, name, k, err);
 }
 
-// Work-groups over n_elements.
-static uint64_t groups_of(uint64_t n_elements)
+// Work-groups over n_elements: of CLQ_UNITS blocks, or as many elements as 32 blocks' of a plain format.
+static uint64_t groups_of(clq_format_id format, uint64_t n_elements)
 {
-    return clq_div_up(n_elements, CLQ_UNITS * 32);
+    uint32_t block = clq_format_at(format)->block_elements;
+    return clq_div_up(n_elements, CLQ_UNITS * (block == 1 ? 32 : block));
 }
 
 // Blocks, as the kernels count: of 32 elements, or single ones of a plain format.
@@ -274,15 +275,16 @@ static cl_uint blocks_of(clq_format_id format, uint64_t n_elements)
 static clq_status decode_blocks(cl_lane *l, input *in, clq_error *err)
 {
     clq_opencl *d = device_of(l);
-    clq_type type = clq_plain(in->format);
+    clq_format_id format = in->format;
+    clq_type type = clq_plain(format);
     uint64_t n = l->tile.rows * l->tile.cols;
     clq_kernel *k;
     CLQ_TRY(need(d, &l->floats, l->base.limits.n_elements * 4, err));
     array_give(d, &l->floats);
     CLQ_TRY(kernel_for(l, &type, CLQ_F32, "decode", &k, err));
-    cl_uint n_blocks = blocks_of(in->format, n);
+    cl_uint n_blocks = blocks_of(format, n);
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(n_blocks), CLQ_ARG(l->floats.mem)};
-    CLQ_TRY(clq_launch(d, k, groups_of(n), args, 4, &l->uploaded, err));
+    CLQ_TRY(clq_launch(d, k, groups_of(format, n), args, 4, &l->uploaded, err));
     *in = (input){.mem = l->floats.mem, .first = 0, .format = CLQ_F32};
     return CLQ_OK;
 }
@@ -295,7 +297,7 @@ static clq_status encode_blocks(cl_lane *l, const input *in, clq_error *err)
     clq_kernel *k;
     CLQ_TRY(kernel_for(l, &t->type, in->format, "encode", &k, err));
     cl_uint n_blocks = blocks_of(t->type.format, n);
-    l->n_stats = groups_of(n);
+    l->n_stats = groups_of(t->type.format, n);
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(n_blocks), CLQ_ARG(l->codes.mem),
                       CLQ_ARG(l->stats.mem)};
     return clq_launch(d, k, l->n_stats, args, 5, &l->uploaded, err);

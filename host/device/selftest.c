@@ -45,12 +45,14 @@ static bool same(const clq_device_info *info, const clq_tile *t, const clq_tile_
 static clq_status make_tile(const clq_tile *like, clq_tile *t, void **bytes, clq_error *err)
 {
     clq_format_id stored = like->decode_only && like->type.format != CLQ_INT ? like->type.format : like->source;
-    uint64_t block = clq_format_at(stored == CLQ_INT ? CLQ_F32 : stored)->block_elements;
+    uint64_t block = clq_format_at(stored)->block_elements;
+    uint64_t widest = clq_format_at(like->type.format)->block_elements;
+    if (block > widest) widest = block;
     *t = *like;
     if (t->type.format == CLQ_INT && t->type.granularity == CLQ_PER_GROUP) t->type.group_size = 64;
     t->rows = ROWS;
     bool ragged = t->type.format == CLQ_INT && t->type.granularity != CLQ_PER_GROUP && block == 1;
-    t->cols = block > 32 ? block * 3 : ragged ? 973 : 960;
+    t->cols = widest > 32 ? widest * 3 : ragged ? 973 : 960;
     t->in_place = false;
     t->scale = 0.01f;
     t->zero_point = 0;

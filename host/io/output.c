@@ -289,17 +289,18 @@ static uint64_t partial_bytes(const clq_output *o)
     return total;
 }
 
-static clq_status prepare(clq_output *o, uint64_t fingerprint, bool resume, clq_error *err)
+// *resume becomes false where there is nothing to resume.
+static clq_status prepare(clq_output *o, uint64_t fingerprint, bool *resume, clq_error *err)
 {
     CLQ_TRY(check_replaceable(o, err));
     CLQ_TRY(open_journal(o, err));
     struct stat sb;
-    if (resume && (fstat(o->journal_fd, &sb) != 0 || sb.st_size == 0)) resume = false; // nothing to resume
-    if (resume) CLQ_TRY(read_journal(o, fingerprint, err));
-    if (!resume) remove_tree(o->partial);
-    CLQ_TRY(check_space(o, resume ? partial_bytes(o) : 0, err));
-    if (!resume) CLQ_TRY(start_journal(o, fingerprint, err));
-    return open_files(o, resume, err);
+    if (*resume && (fstat(o->journal_fd, &sb) != 0 || sb.st_size == 0)) *resume = false;
+    if (*resume) CLQ_TRY(read_journal(o, fingerprint, err));
+    if (!*resume) remove_tree(o->partial);
+    CLQ_TRY(check_space(o, *resume ? partial_bytes(o) : 0, err));
+    if (!*resume) CLQ_TRY(start_journal(o, fingerprint, err));
+    return open_files(o, *resume, err);
 }
 
 clq_status clq_output_open(const char *path, bool folder, const clq_output_file *files, uint32_t n_files,
@@ -323,7 +324,7 @@ clq_status clq_output_open(const char *path, bool folder, const clq_output_file 
     }
     clq_status st = ok ? split_path(o, path, err) : clq_fail_memory(err, n_files * sizeof *o->names);
     // Until the journal is ours, what lies there may be another process's or an interrupted run's.
-    if (st == CLQ_OK) st = prepare(o, fingerprint, resume, err);
+    if (st == CLQ_OK) st = prepare(o, fingerprint, &resume, err);
     if (st != CLQ_OK) {
         clq_output_close(o, o->journal_fd < 0 || resume);
         return st;

@@ -9,7 +9,7 @@ inline void q4_0_block(const vfloat x[NV], NEAR uchar *out)
     float id = inverse(d, &alive);
     vint q[NV];
     put_half(out, d);
-    EACH(i) q[i] = min(to_int(x[i] * id + 8.5f) & alive, 15);
+    EACH(i) q[i] = min(to_int(x[i] * id + 8.5f) & alive, (vint)15);
     put_nibbles(q, out + 2);
 }
 

@@ -13,7 +13,7 @@ inline void q4_1_block(const vfloat x[NV], NEAR uchar *out)
     vint q[NV];
     put_half(out, d);
     put_half(out + 2, m);
-    EACH(i) q[i] = min(to_int((x[i] - m) * id + 0.5f) & alive, 15);
+    EACH(i) q[i] = min(to_int((x[i] - m) * id + 0.5f) & alive, (vint)15);
     put_nibbles(q, out + 4);
 }
 

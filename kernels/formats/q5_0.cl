@@ -9,7 +9,7 @@ inline void q5_0_block(const vfloat x[NV], NEAR uchar *out)
     float id = inverse(d, &alive);
     vint q[NV];
     put_half(out, d);
-    EACH(i) q[i] = min(to_int(x[i] * id + 16.5f) & alive, 31);
+    EACH(i) q[i] = min(to_int(x[i] * id + 16.5f) & alive, (vint)31);
     put_bit4(q, out + 2);
     EACH(i) q[i] &= 15;
     put_nibbles(q, out + 6);

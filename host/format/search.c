@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include "format/search.h"
+
+#include <math.h>
+
+#include "base/half.h"
+
+int32_t clq_nearest(float v)
+{
+    return (int32_t)(clq_bits(v + 12582912.0f) & 0x7fffff) - 0x400000;
+}
+
+static int clamp(int v, int low, int high)
+{
+    return v < low ? low : v > high ? high : v;
+}
+
+float clq_fit_affine(int n, int q_max, const float *x, const float *weight, float first, float step, int n_steps,
+                     int absolute, uint8_t *q, float *min)
+{
+    float low = x[0], high = x[0], sum_w = weight[0], sum_x = weight[0] * x[0];
+    for (int i = 1; i < n; i++) {
+        if (x[i] < low) low = x[i];
+        if (x[i] > high) high = x[i];
+        sum_w += weight[i];
+        sum_x += weight[i] * x[i];
+    }
+    if (low > 0) low = 0;
+    if (high == low) {
+        for (int i = 0; i < n; i++) q[i] = 0;
+        *min = -low;
+        return 0;
+    }
+    float inverse = (float)q_max / (high - low), scale = 1 / inverse, best = 0;
+    for (int i = 0; i < n; i++) {
+        q[i] = (uint8_t)clamp(clq_nearest(inverse * (x[i] - low)), 0, q_max);
+        float e = scale * (float)q[i] + low - x[i];
+        best += weight[i] * (absolute ? fabsf(e) : e * e);
+    }
+    for (int k = 0; k <= n_steps; k++) {
+        uint8_t trial[32];
+        float sum_q = 0, sum_qq = 0, sum_qx = 0;
+        inverse = (first + step * (float)k + (float)q_max) / (high - low);
+        for (int i = 0; i < n; i++) {
+            trial[i] = (uint8_t)clamp(clq_nearest(inverse * (x[i] - low)), 0, q_max);
+            float wq = weight[i] * (float)trial[i];
+            sum_q += wq;
+            sum_qq += wq * (float)trial[i];
+            sum_qx += wq * x[i];
+        }
+        float det = sum_w * sum_qq - sum_q * sum_q;
+        if (!(det > 0)) continue;
+        float s = (sum_w * sum_qx - sum_x * sum_q) / det, m = (sum_qq * sum_x - sum_q * sum_qx) / det, error = 0;
+        if (m > 0) {
+            m = 0;
+            s = sum_qx / sum_qq;
+        }
+        for (int i = 0; i < n; i++) {
+            float e = s * (float)trial[i] + m - x[i];
+            error += weight[i] * (absolute ? fabsf(e) : e * e);
+        }
+        if (error < best) {
+            for (int i = 0; i < n; i++) q[i] = trial[i];
+            best = error;
+            scale = s;
+            low = m; // the next candidates start from it
+        }
+    }
+    *min = -low;
+    return scale;
+}
+
+float clq_fit_symmetric(int n, int q_max, const float *x, int8_t *q)
+{
+    float largest = 0, signed_largest = 0;
+    for (int i = 0; i < n; i++)
+        if (fabsf(x[i]) > largest) {
+            largest = fabsf(x[i]);
+            signed_largest = x[i];
+        }
+    if (largest < 1e-15f) {
+        for (int i = 0; i < n; i++) q[i] = 0;
+        return 0;
+    }
+    float scale = 0, best = 0;
+    for (int k = -10; k <= 9; k++) { // -10 stands for the plain candidate, which comes first
+        if (k == 0) continue;
+        float inverse = k == -10 ? -(float)q_max / signed_largest : -((float)q_max + 0.1f * (float)k) / signed_largest;
+        float sum_qx = 0, sum_qq = 0;
+        for (int i = 0; i < n; i++) {
+            float l = (float)clamp(clq_nearest(inverse * x[i]), -q_max, q_max - 1), w = x[i] * x[i];
+            sum_qx += w * x[i] * l;
+            sum_qq += w * l * l;
+        }
+        if (k == -10) {
+            scale = sum_qq != 0 ? sum_qx / sum_qq : 0;
+        } else if (sum_qq > 0 && sum_qx * sum_qx > best * sum_qq) {
+            scale = sum_qx / sum_qq;
+        } else {
+            continue;
+        }
+        best = scale * sum_qx;
+        for (int i = 0; i < n; i++) q[i] = (int8_t)(q_max + clamp(clq_nearest(inverse * x[i]), -q_max, q_max - 1));
+    }
+    return scale;
+}
