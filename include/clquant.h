@@ -63,7 +63,7 @@ typedef struct clq_hooks {
 // ---- formats -----------------------------------------------------------------------------------
 
 typedef enum clq_format_id {
-#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, exactness, bound) CLQ_##ID,
+#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, scale, exactness, bound) CLQ_##ID,
 #define CLQ_STORAGE(ID, name, ggml, st, elements, bytes, kind) CLQ_##ID,
 #include "clquant_formats.def"
 #undef CLQ_CODEC

@@ -61,7 +61,7 @@ static void test_golden(void **state)
     size_t n_bytes;
     float *x = read_golden("input.f32", &n_bytes);
     size_t n = n_bytes / 4, n_formats = 0;
-    assert_true(n >= 32 * 150 && n % 32 == 0);
+    assert_true(n >= 32 * 150 && n % 256 == 0);
     for (int id = 0; id < CLQ_INT; id++) {
         const clq_format *f = clq_format_row((clq_format_id)id);
         if (!f->info.has_codec || id == CLQ_F32) continue;
@@ -79,23 +79,23 @@ static void test_golden(void **state)
         free(expected);
         n_formats++;
     }
-    assert_int_equal(n_formats, 7);
+    assert_true(n_formats >= 7);
     free(x);
 }
 
 static void test_golden_decode(void **state)
 {
     (void)state;
-    static const clq_format_id ids[] = {CLQ_Q4_0, CLQ_Q4_1, CLQ_Q5_0, CLQ_Q5_1, CLQ_Q8_0};
-    for (size_t k = 0; k < sizeof ids / sizeof *ids; k++) {
-        const clq_format *f = clq_format_row(ids[k]);
+    for (int id = 0; id < CLQ_INT; id++) {
+        const clq_format *f = clq_format_row((clq_format_id)id);
+        if (!f->info.has_codec || f->info.block_elements == 1) continue;
         char name[32];
         size_t len, n_bytes;
         snprintf(name, sizeof name, "%s.bin", f->info.name);
         uint8_t *blocks = read_golden(name, &len);
         snprintf(name, sizeof name, "%s.f32", f->info.name);
         float *expected = read_golden(name, &n_bytes), *y = malloc(n_bytes);
-        assert_int_equal(n_bytes / 4 / 32, len / f->info.block_bytes);
+        assert_int_equal(n_bytes / 4 / f->info.block_elements, len / f->info.block_bytes);
         f->decode_ref(blocks, len / f->info.block_bytes, y);
         for (size_t i = 0; i < n_bytes / 4; i++)
             if (!same_float(y[i], expected[i]))
@@ -246,7 +246,7 @@ static void test_bad_names(void **state)
     static const char *const bad[] = {
         "", "i", "i1", "i9", "i0", "i10", "i44", "i8_", "i8_g", "i8_g0", "i8_g31", "i8_g33", "i8_g-32", "i8_g+32", "i8_g 32",
         "i8_g32x", "i8_g32 ", "i8_g1048608", "i8_g99999999999999999999", "i8_tensor_asym", "i8_asym_asym", "i8_g64_asym",
-        "i8_tensor_g32", "i8_tensors", "i8asym", "i-8", " i8", "i8 ", "int8", "q4", "q4_", "q4_00", "q4_0 ", "q4_K", "q9_0", "i8s",
+        "i8_tensor_g32", "i8_tensors", "i8asym", "i-8", " i8", "i8 ", "int8", "q4", "q4_", "q4_00", "q4_0 ", "q8_K", "q9_0", "i8s",
         "f64", "f8_e4m3", "bool", "i<bits>[_asym][_tensor|_g<N>]", "f", "f160", "none", "\xff", "%s%n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -16,8 +16,17 @@ enum { ROWS = 8192, COLS = 4096, ROUNDS = 5 };
 static const struct option options[] = {{"json", no_argument, NULL, 'j'},        {"only", required_argument, NULL, 'o'},
                                         {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 'n'}, {0}};
 
-static const char *const names[] = {"f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "i8", "i8_tensor", "i8_asym",
-                                    "i4", "i4_g128", "i4_asym_g128", "i4_g32", "i3_g64", "i2_g64", "i5_g64", "i6_g64", "i7_g64"};
+static const char *const integer_names[] = {"i8", "i8_tensor", "i8_asym", "i4", "i4_g128", "i4_asym_g128", "i4_g32",
+                                            "i2_g64", "i3_g64", "i5_g64", "i6_g64", "i7_g64"};
+enum { N_INTEGERS = sizeof integer_names / sizeof *integer_names };
+
+// The i-th type to measure: every format with a codec, then integers. NULL at the end.
+static const char *type_at(uint32_t i)
+{
+    for (int id = 0; id < CLQ_INT; id++)
+        if (clq_format_at((clq_format_id)id)->has_codec && i-- == 0) return clq_format_at((clq_format_id)id)->name;
+    return i < N_INTEGERS ? integer_names[i] : NULL;
+}
 
 static int by_value(const void *a, const void *b)
 {
@@ -104,9 +113,8 @@ int clq_cmd_bench(int argc, char **argv)
     int code = x ? 0 : clq_usage_error("out of memory");
     if (!json) printf("%s, copy %.1f GB/s; encoding %d x %d from f16\n%-14s %12s %8s %8s\n", info.name, copy / 1e9, ROWS, COLS,
                       "type", "Mweights/s", "GB/s", "of copy");
-    uint32_t n = only ? 1 : sizeof names / sizeof *names;
-    for (uint32_t i = 0; i < n && !code; i++) {
-        const char *name = only ? only : names[i];
+    const char *name;
+    for (uint32_t i = 0; !code && (name = only ? only : type_at(i)) && !(only && i); i++) {
         clq_part_sizes sizes = {0};
         double seconds = 1, n_in = 2.0 * ROWS * COLS;
         clq_type_parse(name, &type, NULL);

@@ -12,6 +12,7 @@ typedef struct clq_format {
     clq_format_info info;
     clq_kind kind;
     const char *st_name; // dtype in safetensors headers, NULL: none
+    int scale_offset;    // of the block's float16 scale, -1: none
     // The specification of the format. n_blocks blocks; x, blocks and y must not overlap.
     void (*encode_ref)(const float *x, uint64_t n_blocks, void *blocks);
     void (*decode_ref)(const void *blocks, uint64_t n_blocks, float *y);

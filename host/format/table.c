@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The table of formats, pasted from include/clquant_formats.def, and the names of types.
 #include <ctype.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +14,13 @@
 #define FLOAT CLQ_KIND_FLOAT
 #define OPAQUE CLQ_KIND_OPAQUE
 static const clq_format formats[CLQ_FORMAT_COUNT] = {
-#define CLQ_CODEC(ID, name_, ggml, st, elements, bytes, exactness, bound)                          \
+#define CLQ_CODEC(ID, name_, ggml, st, elements, bytes, scale, exactness, bound)                   \
     [CLQ_##ID] = {                                                                                 \
         .info = {.name = #name_, .ggml_type = ggml, .block_elements = elements,                    \
                  .block_bytes = bytes, .has_codec = true, .exact = exactness,                      \
                  .error_bound = bound},                                                            \
         .kind = CLQ_KIND_CODEC,                                                                    \
+        .scale_offset = scale,                                                                     \
         .st_name = st,                                                                             \
         .encode_ref = clq_##name_##_encode_ref,                                                    \
         .decode_ref = clq_##name_##_decode_ref,                                                    \

@@ -129,7 +129,9 @@ static clq_status load_tile(run *r, const clq_entry *e, uint64_t first, clq_tile
     l.row_bytes = clq_type_row_bytes(&t->type, e->cols);
     tile->src_bytes = tile->rows * l.row_bytes;
     tile->src = clq_file_at(&r->plan->source->files[t->codes.file], t->codes.offset + first * l.row_bytes);
-    tile->in_place = e->order == CLQ_ROWS_KEPT && tile->src;
+    // A safetensors file may hold floats at odd addresses.
+    bool aligned = (uintptr_t)tile->src % (t->type.format == CLQ_F32 ? 4 : 2) == 0;
+    tile->in_place = e->order == CLQ_ROWS_KEPT && tile->src && aligned;
     if (tile->in_place) return CLQ_OK;
     CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
     tile->src = l.dst = staging;
@@ -146,38 +148,76 @@ static clq_status put(run *r, work *w, int part, const clq_part *where, uint64_t
     return clq_output_write(r->output, w->entry->file, where->offset + at, bytes, n, err);
 }
 
-// What is wrong with a tile whose values or results are not finite: says where.
+// One row of the plan's matrix as floats, whatever the source's own rows are. stored: scratch.
+static void row_floats(run *r, const clq_entry *e, uint64_t row, uint8_t *stored, float *x)
+{
+    const clq_tensor *t = &r->plan->source->tensors[e->source];
+    const clq_format *f = clq_format_row(t->type.format);
+    loading l = {.plan = r->plan, .entry = e, .first = row, .dst = (uint8_t *)x};
+    if (!device_reads(t)) {
+        load_floats(&l, 0, 1);
+        return;
+    }
+    l.dst = stored;
+    l.row_bytes = clq_type_row_bytes(&t->type, e->cols);
+    load_bytes(&l, 0, 1);
+    f->decode_ref(stored, e->cols / f->info.block_elements, x);
+}
+
+// A tile whose values or results are not finite: how many, and where the first is.
 static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_tile *tile, bool inputs, clq_error *err)
 {
     const clq_tensor *t = &r->plan->source->tensors[e->source];
-    if (!inputs)
-        return clq_fail(err, CLQ_BAD_INPUT,
-                        "tensor '%s': %s cannot hold its values (a scale or value is beyond float16's 65504); keep it in a "
-                        "wider type with --tensor-type",
-                        t->name, e->info.type);
-    float *x = malloc(e->cols * sizeof *x);
+    const clq_format *f = clq_format_row(e->type.format);
+    float *x = malloc(e->cols * 2 * sizeof *x), *y = x + e->cols;
+    uint8_t *stored = malloc(e->cols * 8), *codes = malloc(e->cols * 8 + 256);
     uint64_t bad = 0, where = 0;
-    loading l = {.plan = r->plan, .entry = e, .first = first, .dst = (uint8_t *)x};
-    for (uint64_t k = 0; x && k < tile->rows; k++) {
-        l.first = first + k;
-        if (device_reads(t)) { // rows of the plan's own matrix, which need not be the source's
-            uint64_t row_bytes = clq_type_row_bytes(&t->type, e->cols);
-            uint8_t *stored = malloc(row_bytes);
-            if (!stored) break;
-            l.dst = stored;
-            l.row_bytes = row_bytes;
-            load_bytes(&l, 0, 1);
-            clq_format_row(t->type.format)->decode_ref(stored, e->cols / clq_format_at(t->type.format)->block_elements, x);
-            free(stored);
-        } else {
-            load_floats(&l, 0, 1);
+    for (uint64_t k = 0; x && stored && codes && k < tile->rows; k++) {
+        row_floats(r, e, first + k, stored, x);
+        if (!inputs && e->type.format != CLQ_INT) {
+            f->encode_ref(x, e->cols / f->info.block_elements, codes);
+            f->decode_ref(codes, e->cols / f->info.block_elements, y);
         }
         for (uint64_t i = 0; i < e->cols; i++)
-            if (!isfinite(x[i]) && bad++ == 0) where = (first + k) * e->cols + i;
+            if (!isfinite(inputs ? x[i] : y[i]) && bad++ == 0) where = (first + k) * e->cols + i;
+        if (!inputs && e->type.format == CLQ_INT) break;
     }
     free(x);
-    return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' holds NaN or infinite values (%" PRIu64 " here, the first at element %" PRIu64 ")",
-                    t->name, bad, where);
+    free(stored);
+    free(codes);
+    if (inputs)
+        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' holds NaN or infinite values (%" PRIu64 " here, the first at element %" PRIu64 ")",
+                        t->name, bad, where);
+    if (e->type.format == CLQ_INT)
+        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': its values are too large for a scale in %s; keep it in a wider type with "
+                        "--tensor-type", t->name, clq_format_at(e->type.scale_format)->name);
+    return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': %" PRIu64 " values (the first at element %" PRIu64 ") are beyond what %s holds, whose "
+                    "float16 ends at 65504; keep it in a wider type with --tensor-type", t->name, bad, where, e->info.type);
+}
+
+// Blocks that are not zero but decode to zeros, because their float16 scale rounds to 0.
+static uint64_t lost_blocks(const clq_entry *e, const clq_tile *tile, const uint8_t *codes)
+{
+    const clq_format *f = clq_format_row(e->type.format), *from = clq_format_row(tile->source);
+    uint64_t n = tile->rows * tile->cols / f->info.block_elements, lost = 0;
+    if (f->scale_offset < 0) return 0;
+    for (uint64_t b = 0; b < n; b++) {
+        const uint8_t *block = codes + b * f->info.block_bytes, *scale = block + f->scale_offset;
+        if (scale[0] || scale[1] & 0x7f) continue;
+        float x[256], y[256];
+        uint64_t at = b * f->info.block_elements;
+        if (f->info.block_elements % from->info.block_elements) continue;
+        from->decode_ref((const uint8_t *)tile->src + at / from->info.block_elements * from->info.block_bytes,
+                         f->info.block_elements / from->info.block_elements, x);
+        f->decode_ref(block, 1, y);
+        bool some_x = false, some_y = false;
+        for (uint32_t i = 0; i < f->info.block_elements; i++) {
+            some_x |= x[i] != 0;
+            some_y |= y[i] != 0;
+        }
+        lost += some_x && !some_y;
+    }
+    return lost;
 }
 
 static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t *zeros, uint64_t n_rows, uint64_t groups,
@@ -215,8 +255,9 @@ static clq_status finish_entry(run *r, work *w, clq_error *err)
     clq_record record = {.tensor = (uint32_t)(e - r->plan->entries), .hash = e->hash, .stats = e->info.stats};
     CLQ_TRY(clq_output_record(r->output, &record, err));
     if (e->info.stats.lost_groups)
-        clq_warn(r->plan->hooks, "tensor '%s': %" PRIu64 " groups are so small that their scale (%s) makes all codes 0",
-                 e->info.name, e->info.stats.lost_groups, clq_format_at(e->type.scale_format)->name);
+        clq_warn(r->plan->hooks, "tensor '%s': %" PRIu64 " %s are so small that their scale (%s) makes them 0", e->info.name,
+                 e->info.stats.lost_groups, e->type.format == CLQ_INT ? "groups" : "blocks",
+                 e->type.format == CLQ_INT ? clq_format_at(e->type.scale_format)->name : "f16");
     r->progress.tensor = e->info.name;
     r->progress.tensors_done++;
     r->progress.elements_done += e->info.n_elements;
@@ -248,6 +289,7 @@ static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *ti
     if (res->stats.bad_inputs || res->stats.bad_outputs)
         return explain(r, e, first, tile, res->stats.bad_inputs > 0, err);
     add_stats(&e->info.stats, &res->stats);
+    e->info.stats.lost_groups += lost_blocks(e, tile, res->codes);
     uint64_t groups = clq_type_groups(&e->type, e->cols), scale_bytes = clq_format_at(e->type.scale_format)->block_bytes;
     CLQ_TRY(put(r, w, 0, &e->codes, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes, err));
     CLQ_TRY(put(r, w, 1, &e->scales, first * groups * scale_bytes, res->scales, res->sizes.scales, err));

@@ -315,10 +315,11 @@ def integer(tensors, config, module):
 
 # ---- GGUF ----
 
-GGML = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "I8": 24, "I16": 25, "I32": 26,
+GGML = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "I8": 24, "I16": 25, "I32": 26,
         "I64": 27, "F64": 28, "BF16": 30}
 GGML_NAME = {v: k for k, v in GGML.items()}
-BLOCK = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34)}
+BLOCK = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84),
+         "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210)}
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 SCALAR = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?", U64: "<Q", I64: "<q",
           F64: "<d"}
@@ -468,6 +469,32 @@ def decode(t):
     if "m" in f:
         y = y + f["m"]
     return y.astype(np.float32).reshape(t.shape)
+
+
+def half(a):
+    with np.errstate(over="ignore"):
+        return np.asarray(a, np.float32).astype("<f2")
+
+
+def encode_blocks(kind, x):
+    """The stored fields d, m and q of ggml's rules, as its documentation and this project's formats state them."""
+    x = np.asarray(x, np.float32).reshape(-1, 32)
+    one = np.float32(1)
+    if kind == "q8_0":
+        d = np.abs(x).max(1, keepdims=True) / np.float32(127)
+        v = (x * np.divide(one, d, where=d != 0, out=np.zeros_like(d))).astype(np.float64)
+        return {"d": half(d), "q": np.trunc(v + np.copysign(0.5, v)).astype(int)}
+    bits = int(kind[1])
+    top = 2**bits - 1
+    if kind.endswith("0"):
+        m = np.take_along_axis(x, np.abs(x).argmax(1)[:, None], 1)
+        d = m / np.float32(-(2 ** (bits - 1)))
+        v = x * np.divide(one, d, where=d != 0, out=np.zeros_like(d)) + np.float32(2 ** (bits - 1) + 0.5)
+        return {"d": half(d), "q": np.minimum(np.trunc(v).astype(int), top)}
+    low = x.min(1, keepdims=True)
+    d = (x.max(1, keepdims=True) - low) / np.float32(top)
+    v = (x - low) * np.divide(one, d, where=d != 0, out=np.zeros_like(d)) + np.float32(0.5)
+    return {"d": half(d), "m": half(low), "q": np.minimum(np.trunc(v).astype(int), top)}
 
 
 # ---- models ----

@@ -10,8 +10,8 @@ import struct
 import numpy as np
 import pytest
 
-from common import (ARRAY, BLOCK, BOOL, F32, STRING, U16, U32, U64, T, bf16, cc, config_of, decode, f16, f32, fails, gg, gs,
-                    integer, kv, llama, normal, ok, plan, quantize, raw, raw_gg, raw_st, read_folder, read_gg, read_st,
+from common import (ARRAY, BOOL, F32, STRING, U16, U32, U64, T, bf16, cc, config_of, decode, f16, f32, fails, gg, gs,
+                    integer, kv, llama, normal, ok, quantize, raw, raw_gg, raw_st, read_folder, read_gg,
                     refuses, run, sha, st, ti, tree, values)
 
 W = f32(normal(1, 4, 64))
@@ -204,11 +204,11 @@ def test_row54_byte_order_and_version(tmp_path):
 
 
 def test_undecodable_block_type_is_named(tmp_path):
-    """K-quants are known by size, so that they copy through, but are not decoded."""
-    block = os.urandom(144)
-    infos_ = [ti("k.weight", (256, 2), 12, 0), ti("output_norm.weight", (256,), 0, 288)]
-    src = raw_gg(tmp_path / "in.gguf", infos_, (), 2 * block + normal(1, 256).tobytes())
-    refuses(tmp_path, src, says=["'k.weight'", "q4_K"], also_info=False)
+    """Types that are known by size only copy through, but do not become another type."""
+    infos_ = [ti("k.weight", (256, 2), 29, 0), ti("output_norm.weight", (256,), 0, 128)]
+    body = bytes(range(112)) + b"\0" * 16 + normal(1, 256).tobytes()
+    src = raw_gg(tmp_path / "in.gguf", infos_, (), body)
+    refuses(tmp_path, src, says=["'k.weight'", "iq1_m"], also_info=False)
     ok("info", src)
 
 

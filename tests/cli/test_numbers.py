@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from common import (ARRAY, BOOL, F32, F64, I16, I32, I64, I8, REPO, STRING, U16, U32, U64, U8, T, bf16, bf16_bits,
-                    bf16_values, blocks, config_of, decode, f16, f32, fails, gg, gs, integer, kv, like, llama, normal, ok,
+                    bf16_values, blocks, config_of, decode, encode_blocks, f16, f32, fails, gg, gs, half, integer, kv, like, llama, normal, ok,
                     plan, quantize, raw, read_folder, read_gg, refuses, sha, size_of, st, tree, values)
 
 BLOCK_TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
@@ -20,32 +20,6 @@ both = pytest.mark.parametrize("device", DEVICES)
 
 
 # ---- encoders ----
-
-def half(a):
-    with np.errstate(over="ignore"):
-        return np.asarray(a, np.float32).astype("<f2")
-
-
-def encode_blocks(kind, x):
-    """The stored fields d, m and q of ggml's rules, as its documentation and this project's formats state them."""
-    x = np.asarray(x, np.float32).reshape(-1, 32)
-    one = np.float32(1)
-    if kind == "q8_0":
-        d = np.abs(x).max(1, keepdims=True) / np.float32(127)
-        v = (x * np.divide(one, d, where=d != 0, out=np.zeros_like(d))).astype(np.float64)
-        return {"d": half(d), "q": np.trunc(v + np.copysign(0.5, v)).astype(int)}
-    bits = int(kind[1])
-    top = 2**bits - 1
-    if kind.endswith("0"):
-        m = np.take_along_axis(x, np.abs(x).argmax(1)[:, None], 1)
-        d = m / np.float32(-(2 ** (bits - 1)))
-        v = x * np.divide(one, d, where=d != 0, out=np.zeros_like(d)) + np.float32(2 ** (bits - 1) + 0.5)
-        return {"d": half(d), "q": np.minimum(np.trunc(v).astype(int), top)}
-    low = x.min(1, keepdims=True)
-    d = (x.max(1, keepdims=True) - low) / np.float32(top)
-    v = (x - low) * np.divide(one, d, where=d != 0, out=np.zeros_like(d)) + np.float32(0.5)
-    return {"d": half(d), "m": half(low), "q": np.minimum(np.trunc(v).astype(int), top)}
-
 
 def rounded_scale(dtype, s):
     s = np.asarray(s, np.float32)
@@ -153,6 +127,35 @@ def test_integer_types_exactly(tmp_path, kind, device):
         assert out[f"{d}.weight_scale"].dtype == d
         check_int(out, config, d, values(tensors[f"{d}.weight"]), d, kind)
     ok("verify", src, tmp_path / "out")
+    # And read: the same values as the decoder here, in float32; then as the source of another type.
+    ok("convert", tmp_path / "out", tmp_path / "f32", "--type", "f32", "--device", device)
+    back = read_folder(tmp_path / "f32")
+    assert sorted(back) == sorted(tensors) and "quantization_config" not in config_of(tmp_path / "f32")
+    for d in "F32", "F16", "BF16":
+        assert np.array_equal(values(back[f"{d}.weight"]), integer(out, config, d).decode())
+    quantize(tmp_path / "out", tmp_path / "again", "i8", device=device)
+    check_int(read_folder(tmp_path / "again"), config_of(tmp_path / "again"), "F32", values(back["F32.weight"]), "F32", "i8")
+
+
+@both
+@pytest.mark.parametrize("kind", BLOCK_TYPES)
+def test_block_types_as_source(tmp_path, kind, device):
+    """Decoded to float32 exactly, and quantized from there; the same type again is a copy."""
+    src = gg(tmp_path / "in.gguf", {"a.weight": f32(variety(3, 24, 224)), "b_norm.weight": f32(normal(1, 32))})
+    quantize(src, tmp_path / "q.gguf", kind)
+    stored = read_gg(tmp_path / "q.gguf").tensors["a.weight"]
+    ok("convert", tmp_path / "q.gguf", tmp_path / "f.gguf", "--type", "f32", "--device", device)
+    back = read_gg(tmp_path / "f.gguf").tensors["a.weight"]
+    assert np.array_equal(values(back), decode(stored))
+    for other in BLOCK_TYPES:
+        quantize(tmp_path / "q.gguf", tmp_path / "other.gguf", other, device=device)
+        got = read_gg(tmp_path / "other.gguf").tensors["a.weight"]
+        if other == kind:
+            assert got == stored
+            continue
+        expected, fields = encode_blocks(other, decode(stored)), blocks(got)
+        for name in expected:
+            assert np.array_equal(fields[name], expected[name].astype(fields[name].dtype)), (other, name)
 
 
 @both
@@ -590,6 +593,27 @@ def test_row32_stacked_experts(tmp_path, kind, device):
     if facts(kind)["bits"] == 8:
         assert np.array_equal(values(codes).reshape(q.shape), q)
     ok("verify", src, tmp_path / "out")
+    ok("convert", tmp_path / "out", tmp_path / "f32", "--type", "f32", "--device", device)
+    repeat = [np.repeat(v, 64 // v.shape[1], 1) for v in (s, z)]
+    assert np.array_equal(values(read_folder(tmp_path / "f32")[name]).reshape(q.shape), repeat[0] * (q - repeat[1]).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["i8", "i4", "i3_tensor", "i5_asym_tensor", "i4_g32", "i8_asym_g32"])
+@pytest.mark.parametrize("shape", [(3, 5, 37), (1, 1, 64), (4, 1, 32), (2, 7, 32)])
+def test_row32_odd_experts(tmp_path, kind, shape):
+    """Shapes whose scales or words could be taken for those of a convolution: written, and read back."""
+    x = normal(1, *shape)
+    src = st(tmp_path / "in.safetensors", {"experts.down_proj": f32(x)})
+    to = table(plan(src, tmp_path / "out", kind))["experts.down_proj"]
+    quantize(src, tmp_path / "out", kind)
+    ok("convert", tmp_path / "out", tmp_path / "f32", "--type", "f32", "--device", "ref")
+    got = values(read_folder(tmp_path / "f32")["experts.down_proj"])
+    if to == "f32":
+        assert np.array_equal(got, x)
+        return
+    q, s, z = encode_int(x.reshape(-1, shape[-1]), dtype="F32", **facts(kind))
+    repeat = [np.repeat(v, shape[-1] // v.shape[1], 1) for v in (s, z)]
+    assert np.array_equal(got.reshape(q.shape), np.broadcast_to(repeat[0], q.shape) * (q - repeat[1]).astype(np.float32))
 
 
 @both
@@ -794,6 +818,41 @@ def test_row37_folder_keeps_its_files(tmp_path):
     old, new = config_of(tmp_path / "in"), config_of(tmp_path / "out")
     new.pop("quantization_config")
     assert new == old
+
+
+# ---- verify ----
+
+def test_verify_finds_damage(tmp_path):
+    """A scale that is not finite, a missing tensor, a changed norm, another shape: exit code 1 or 3."""
+    tensors = {"a.weight": f32(normal(1, 8, 64)), "b_norm.weight": f32(normal(2, 64)), "ids": raw("I32", np.arange(4))}
+    src = gg(tmp_path / "in.gguf", tensors)
+    quantize(src, tmp_path / "out.gguf", "q8_0")
+    good = read_gg(tmp_path / "out.gguf").tensors
+    bad = tmp_path / "bad.gguf"
+    for name, at, byte in ("a.weight", 1, 0x7C), ("b_norm.weight", 2, 0x55), ("ids", 0, 9):
+        data = bytearray(good[name].data)
+        data[at] = byte
+        if name == "a.weight":
+            data[0] = 0  # float16's infinity
+        gg(bad, good | {name: T(good[name].dtype, good[name].shape, bytes(data))})
+        r = fails(1, "verify", src, bad)
+        assert any(name in line and ("NOT FINITE" in line or "BAD" in line or "-inf" in line or name == "b_norm.weight")
+                   for line in r.stdout.splitlines()), r.stdout
+    gg(bad, {n: t for n, t in good.items() if n != "b_norm.weight"})
+    fails(1, "verify", src, bad, says="'b_norm.weight'")
+    gg(bad, good | {"a.weight": T("Q8_0", (7, 64), good["a.weight"].data[: 7 * 68])})
+    fails(3, "verify", src, bad, says="'a.weight'")
+    ok("verify", src, tmp_path / "out.gguf")
+    report = json.loads(ok("verify", src, tmp_path / "out.gguf", "--json").stdout)
+    assert report["ok"] and report["n_compared"] == 3
+    st(tmp_path / "in.safetensors", {"m.weight": f32(normal(1, 8, 64))})
+    quantize(tmp_path / "in.safetensors", tmp_path / "out", "i4_g32")
+    t = read_folder(tmp_path / "out")
+    for value in np.inf, np.nan:
+        scale = values(t["m.weight_scale"]).copy()
+        scale[3, 1] = value
+        st(tmp_path / "out" / "model.safetensors", t | {"m.weight_scale": f32(scale)})
+        fails(1, "verify", tmp_path / "in.safetensors", tmp_path / "out")
 
 
 # ---- the same bytes everywhere ----

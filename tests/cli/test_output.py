@@ -9,15 +9,14 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 
 import numpy as np
 import pytest
 
-from common import (CLQ, STRING, U32, bf16, blocks, cc, config_of, decode, f16, f32, fails, gg, kv, llama, normal, ok, plan,
-                    quantize, raw, raw_gg, read_folder, read_gg, refuses, run, sha, size_of, slow, st, ti, tree, values)
+from common import (CLQ, STRING, T, bf16, blocks, cc, config_of, encode_blocks, f16, f32, fails, gg, kv, llama, normal, ok, plan,
+                    quantize, raw, raw_gg, read_folder, read_gg, run, sha, size_of, slow, st, ti, tree, values)
 
 W = f32(normal(1, 64, 256))
 
@@ -407,6 +406,16 @@ def test_row40_replacing_an_earlier_output(tmp_path):
     assert (tmp_path / "precious").read_text() == "x" and not (tmp_path / "l.gguf").is_symlink()
 
 
+@pytest.mark.xfail(strict=True, reason="the output's own small files are carried along as quant/...")
+def test_row40_output_inside_the_input(tmp_path):
+    """A folder within the model's: a second run does not carry the first one's files along."""
+    llama(tmp_path / "model")
+    quantize(tmp_path / "model", tmp_path / "model" / "quant", "i8")
+    first = tree(tmp_path / "model" / "quant")
+    quantize(tmp_path / "model", tmp_path / "model" / "quant", "i8")
+    assert tree(tmp_path / "model" / "quant") == first
+
+
 def test_row40_failed_run_keeps_the_earlier_output(tmp_path, faults):
     src = gguf(tmp_path / "in.gguf")
     quantize(src, tmp_path / "out.gguf", "q4_0")
@@ -689,10 +698,9 @@ def test_row15_more_than_2_31_elements(tmp_path, device):
             last = f.read()
             f.seek(-(128 + 64) * 34, 2)
             before = f.read(64 * 34)
-        t = type(W)("Q8_0", (4096,), last)
-        d = np.abs(values(f16(x))).reshape(-1, 32).max(1, keepdims=True) / np.float32(127)
-        assert np.array_equal(blocks(t)["d"], d.astype(np.float16).astype(np.float32)), name
-        assert np.all(np.abs(decode(t) - values(f16(x))).reshape(-1, 32) <= d * 0.51), name
+        t = T("Q8_0", (4096,), last)
+        expected, fields = encode_blocks("q8_0", values(f16(x))), blocks(t)
+        assert np.array_equal(fields["q"], expected["q"]) and np.array_equal(fields["d"], expected["d"].astype(np.float32)), name
         assert before == bytes(64 * 34), name
         assert (tmp_path / "out.gguf").stat().st_size - (2**31 + 65536) // 32 * 34 < 4096
         src.unlink()

@@ -49,7 +49,7 @@ static void write_folder(const uint8_t *data, size_t size)
     while (at && end - at >= 4) {
         const uint8_t *begin = at + 4; // mark, digit, newline
         const uint8_t *next = memmem(begin, (size_t)(end - begin), mark, 2);
-        write_file(names[at[2] % 10], begin, (size_t)((next ? next : end) - begin));
+        write_file(names[(unsigned)(at[2] - '0') % 10], begin, (size_t)((next ? next : end) - begin));
         at = next;
     }
 }

@@ -13,8 +13,9 @@ import libgguf
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
-GGML_TYPES = {"q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8}
-BLOCK = 32
+GGML_TYPES = {"q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8,
+              "q2_K": 10, "q3_K": 11, "q4_K": 12, "q5_K": 13, "q6_K": 14}
+BLOCK, SUPER = 32, 256  # of the simple types and of the _K types
 
 
 def blocks():
@@ -71,9 +72,31 @@ def blocks():
         yield -np.abs(x) / np.abs(x).max() * amax
 
 
+def super_blocks():
+    """Yields blocks of 256 values, each of one kind; blocks() in groups of eight are the mixed ones."""
+    rng = np.random.Generator(np.random.PCG64(20240301))
+    k = np.arange(SUPER)
+    for scale in (1.0, 0.02, 100.0, 1e-6, 1e-12, 1e-40):
+        yield rng.standard_normal(SUPER) * scale
+        yield rng.random(SUPER) * scale
+        yield -rng.random(SUPER) * scale
+    yield rng.standard_normal(SUPER) * np.exp2(k // 16 - 8.0)  # sub-blocks of very different sizes
+    yield rng.standard_normal(SUPER) * (k // 16 % 2)
+    yield rng.standard_normal(SUPER) ** 5
+    yield rng.integers(-8, 9, SUPER) * 0.25
+    yield np.full(SUPER, 0.3)
+    yield np.where(k == 100, 1.0, 0.0)
+    yield k * 1.0
+    yield np.where(k % 2, 1.5, -1.5)
+
+
 def main():
     with np.errstate(all="ignore"):
-        x = np.stack([np.asarray(b).astype(np.float32) for b in blocks()])
+        rows = [np.asarray(b).astype(np.float32) for b in (*blocks(), *super_blocks())]
+        simple = [b for b in rows if len(b) == BLOCK]
+        rows += [np.zeros(BLOCK, np.float32)] * (-len(simple) % (SUPER // BLOCK))
+        rows.sort(key=len)  # stable: whole super-blocks behind the blocks of 32
+        x = np.concatenate(rows).reshape(-1, SUPER)
     files = {"input.f32": x.tobytes()}
     for name, ggml in GGML_TYPES.items():
         codes = libgguf.quantize_rows(x, ggml)
@@ -92,7 +115,7 @@ def main():
     readme = HERE / "README.md"
     head, _, _ = readme.read_text().partition("```sha256\n")
     readme.write_text(head + "```sha256\n" + "".join(lines) + "```\n")
-    print(f"{len(x)} blocks, {sum(map(len, files.values()))} bytes")
+    print(f"{x.size} values, {sum(map(len, files.values()))} bytes")
 
 
 if __name__ == "__main__":
