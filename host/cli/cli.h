@@ -25,6 +25,8 @@ int clq_cmd_bench(int argc, char **argv);
 // Prints "clquant: text" to standard error and returns the exit code.
 int clq_report(const clq_error *err);
 int clq_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// After getopt_long returned '?'.
+int clq_wrong_option(char **argv);
 // The hooks of this process: warnings to standard error, SIGINT and SIGTERM cancel.
 clq_hooks *clq_cli_hooks(bool quiet);
 

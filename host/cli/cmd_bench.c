@@ -95,7 +95,7 @@ int clq_cmd_bench(int argc, char **argv)
         else if (c == 'd')
             selector = optarg;
         else if (c != 'n')
-            return clq_usage_error("wrong option");
+            return clq_wrong_option(argv);
         else if (!clq_parse_count(optarg, &o.threads))
             return clq_usage_error("--threads wants 1 to 1024, not '%s'", optarg);
     }

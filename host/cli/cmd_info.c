@@ -69,7 +69,7 @@ int clq_cmd_info(int argc, char **argv)
         else if (c == 't')
             tensors = true;
         else
-            return clq_usage_error("wrong option");
+            return clq_wrong_option(argv);
     }
     if (argc - optind != 1) return clq_usage_error("give one path");
     clq_source *s;

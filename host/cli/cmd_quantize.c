@@ -55,7 +55,7 @@ static int read_options(int argc, char **argv, request *r)
         case DRY_RUN: r->dry_run = true; break;
         case DEVICE: r->device = optarg; break;
         case MAX_MEM:
-            if (!clq_parse_size(optarg, &r->o.max_memory)) code = clq_usage_error("--max-mem wants a size, not '%s'", optarg);
+            if (!clq_parse_size(optarg, &r->o.max_memory) || !r->o.max_memory) code = clq_usage_error("--max-mem wants a size, not '%s'", optarg);
             break;
         case THREADS:
             if (!clq_parse_count(optarg, &r->o.threads)) code = clq_usage_error("--threads wants 1 to 1024, not '%s'", optarg);
@@ -63,7 +63,7 @@ static int read_options(int argc, char **argv, request *r)
         case RESUME: r->o.resume = true; break;
         case QUIET: r->quiet = true; break;
         case JSON: r->json = true; break;
-        default: code = clq_usage_error("wrong option");
+        default: code = clq_wrong_option(argv);
         }
     }
     if (code) return code;
@@ -241,11 +241,6 @@ static int run_request(request *r)
     display d = {.terminal = isatty(STDERR_FILENO)};
     hooks->user = &d;
     if (!r->quiet && !r->json) hooks->progress = show_progress;
-    if (r->o.threads) { // PoCL reads it when it starts
-        char text[16];
-        snprintf(text, sizeof text, "%u", r->o.threads);
-        setenv("POCL_MAX_PTHREAD_COUNT", text, 0);
-    }
     clq_error err;
     clq_source *source;
     clq_plan *plan;

@@ -13,7 +13,7 @@ static int read_json_option(int argc, char **argv, bool *json)
     int c;
     *json = false;
     while ((c = getopt_long(argc, argv, "", json_only, NULL)) != -1) {
-        if (c != 'j') return clq_usage_error("wrong option");
+        if (c != 'j') return clq_wrong_option(argv);
         *json = true;
     }
     return optind < argc ? clq_usage_error("unexpected argument '%s'", argv[optind]) : -1;
@@ -76,7 +76,7 @@ int clq_cmd_formats(int argc, char **argv)
                                                   "error_bound", family ? json_null() : json_real(f->error_bound), "container",
                                                   container, "exact", f->exact));
         } else if (family) {
-            printf("%-28s %-6s %-7s %-8s %-11s\n", f->name, "-", "bits+", "s/2", container);
+            printf("%-28s %-6s %-7s %-8s %-11s\n", f->name, "-", "bits+", "s/2, s", container);
         } else {
             printf("%-28s %-6u %-7.4g %-8.4g %-11s %s\n", f->name, f->block_elements, bits, f->error_bound, container,
                    f->exact ? "yes" : "no");
@@ -86,6 +86,6 @@ int clq_cmd_formats(int argc, char **argv)
     json_decref(list);
     printf("\nIntegers: 2 to 8 bits, symmetric (absmax) or _asym (zero-point); one scale per output channel, or\n"
            "_tensor, or _gN (groups of N inputs, N a multiple of 32): i8, i8_asym_tensor, i4_g128, i3_asym_g64.\n"
-           "error: largest |x - decoded| over the block's largest |x|; s: the group's scale.\n");
+           "error: largest |x - decoded| over the block's largest |x|; s: the group's scale (s for _asym).\n");
     return 0;
 }

@@ -42,7 +42,7 @@ int clq_cmd_verify(int argc, char **argv)
         else if (c == 'q')
             quiet = true;
         else if (c != 'n')
-            return clq_usage_error("wrong option");
+            return clq_wrong_option(argv);
         else if (!clq_parse_count(optarg, &threads))
             return clq_usage_error("--threads wants 1 to 1024, not '%s'", optarg);
     }

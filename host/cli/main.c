@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The table of commands.
 #include <errno.h>
+#include <getopt.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -14,9 +15,10 @@
 
 static const char convert_usage[] =
     "IN OUT --type f32|f16|bf16 [--tensor-type REGEX=T]... [--dry-run]\n"
-    "       [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
+    "       [--no-fallback] [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
     "\n"
-    "  IN, OUT as in quantize. All weights get the type; a GGUF file keeps its vectors as f32.";
+    "  IN, OUT and options as in quantize. In a folder all weights get the type; in a GGUF file the\n"
+    "  matrices do, vectors and tables that loaders want as float stay (f32 where they come from a folder).";
 
 static const char quantize_usage[] =
     "IN OUT --type T [--tensor-type REGEX=T]... [--no-fallback] [--dry-run]\n"
@@ -33,7 +35,9 @@ static const char quantize_usage[] =
     "  --device D               index, part of a name, cpu, gpu, or ref (no OpenCL); default: a GPU\n"
     "  --max-mem SIZE           bound of the buffers, 16M at least (512M, 2G)\n"
     "  --threads N              host threads, and PoCL's\n"
-    "  --resume                 go on with an interrupted run of the same source and settings";
+    "  --resume                 go on with an interrupted run of the same source and settings\n"
+    "  --quiet                  no progress, no warnings, no report\n"
+    "  --json                   the report (or, with --dry-run, the plan) as JSON";
 
 static const clq_command commands[] = {
     {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
@@ -76,6 +80,11 @@ int clq_usage_error(const char *format, ...)
     va_end(args);
     if (running) fprintf(stderr, "see `clquant %s --help`\n", running->name);
     return CLQ_USAGE;
+}
+
+int clq_wrong_option(char **argv)
+{
+    return clq_usage_error("option '%s' is unknown, ambiguous, or lacks its argument", argv[optind - 1]);
 }
 
 // ---- hooks ----
@@ -165,7 +174,7 @@ const char *clq_safe_text(const char *name, char *text, size_t size)
     size_t i = 0;
     for (; name[i] && i + 1 < size; i++) {
         unsigned char c = (unsigned char)name[i];
-        text[i] = c < 32 || c == 127 ? '?' : (char)c;
+        text[i] = c == '\n' ? ' ' : c < 32 || c == 127 ? '?' : (char)c;
     }
     text[i] = '\0';
     return text;
@@ -222,11 +231,17 @@ int main(int argc, char **argv)
         print_help(stderr);
         return CLQ_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    opterr = 0;
+    bool help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0;
+    if (help && argc == 2) {
         print_help(stdout);
         return 0;
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (help) { // "help quantize" is "quantize --help"
+        argv[1] = argv[2];
+        argv[2] = (char *)"--help";
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0) {
         printf("clquant %s\n", clq_version());
         return 0;
     }

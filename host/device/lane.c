@@ -64,7 +64,8 @@ static clq_status array_create(clq_opencl *d, array *a, uint64_t n_bytes, clq_er
 {
     cl_int code;
     uint64_t rounded;
-    if (!clq_round_up_u64(n_bytes ? n_bytes : 1, PAGE, &rounded)) return clq_fail_memory(err, n_bytes);
+    // Host memory is taken in pages; device memory to the byte, so that Oclgrind sees an overrun.
+    if (!clq_round_up_u64(n_bytes ? n_bytes : 1, d->unified ? PAGE : 4, &rounded)) return clq_fail_memory(err, n_bytes);
     if (rounded > d->base.info.max_allocation)
         return clq_fail(err, CLQ_DEVICE, "a buffer of %llu bytes is above the %llu that '%s' allocates at once",
                         (unsigned long long)rounded, (unsigned long long)d->base.info.max_allocation, d->base.info.name);

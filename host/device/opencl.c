@@ -206,6 +206,11 @@ static void set_form(clq_opencl *d)
 clq_status clq_opencl_open(const char *selector, const clq_device_options *options, clq_device **device, clq_error *err)
 {
     *device = NULL;
+    if (options && options->threads) { // PoCL reads it when it starts; a value that the user set stays
+        char text[16];
+        snprintf(text, sizeof text, "%u", options->threads);
+        setenv("POCL_MAX_PTHREAD_COUNT", text, 0);
+    }
     found list[MAX_DEVICES];
     clq_device_info infos[MAX_DEVICES];
     uint32_t n = find_devices(list);

@@ -12,7 +12,7 @@ static clq_half quantize_scales(const float s[16], float largest, int shift, uin
 {
     if (!(largest > 0)) return clq_f32_to_f16(0.0f);
     float inverse = 15.0f / largest;
-    for (int j = 0; j < 16; j++) scales[j] |= (uint8_t)(clq_nearest(inverse * s[j]) << shift);
+    for (int j = 0; j < 16; j++) scales[j] |= (uint8_t)((uint32_t)clq_nearest(inverse * s[j]) << shift);
     return clq_f32_to_f16(largest / 15.0f);
 }
 

@@ -30,6 +30,7 @@ static const clq_format formats[CLQ_FORMAT_COUNT] = {
         .info = {.name = #name_, .ggml_type = ggml, .block_elements = elements,                    \
                  .block_bytes = bytes},                                                            \
         .kind = kind_,                                                                             \
+        .scale_offset = -1,                                                                        \
         .st_name = st,                                                                             \
     },
 #include "clquant_formats.def"
@@ -37,7 +38,8 @@ static const clq_format formats[CLQ_FORMAT_COUNT] = {
 #undef CLQ_STORAGE
     [CLQ_INT] = {.info = {.name = "i<bits>[_asym][_tensor|_g<N>]", .ggml_type = -1, .block_elements = 1,
                           .has_codec = true},
-                 .kind = CLQ_KIND_INT},
+                 .kind = CLQ_KIND_INT,
+                 .scale_offset = -1},
 };
 #undef EXACT
 #undef FLOAT

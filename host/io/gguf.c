@@ -175,12 +175,13 @@ static clq_status read_tensor(cursor *c, clq_tensor *t)
     t->type = clq_plain(format);
     t->codes.format = format;
     uint64_t cols = n_dims ? t->dims[n_dims - 1] : 1;
-    if (cols % clq_format_at(format)->block_elements ||
-        !clq_format_bytes(format, t->n_elements, &t->codes.n_bytes))
+    if (cols % clq_format_at(format)->block_elements)
         return clq_fail(c->err, CLQ_BAD_INPUT,
                         "'%s': tensor '%s': rows of %" PRIu64 " elements are not whole %s blocks of %u",
                         c->path, t->name, cols, clq_format_at(format)->name,
                         clq_format_at(format)->block_elements);
+    if (!clq_format_bytes(format, t->n_elements, &t->codes.n_bytes))
+        return clq_fail(c->err, CLQ_BAD_INPUT, "'%s': tensor '%s' has more than 2^64 bytes", c->path, t->name);
     return CLQ_OK;
 }
 

@@ -8,8 +8,19 @@
 
 static const uint32_t file_types[CLQ_INT] = { // llama.cpp's general.file_type
     [CLQ_F32] = 0, [CLQ_F16] = 1, [CLQ_Q4_0] = 2, [CLQ_Q4_1] = 3, [CLQ_Q8_0] = 7, [CLQ_Q5_0] = 8, [CLQ_Q5_1] = 9,
-    [CLQ_BF16] = 32,
+    [CLQ_BF16] = 32, [CLQ_Q2_K] = 10, [CLQ_Q3_K] = 11, [CLQ_Q4_K] = 14, [CLQ_Q5_K] = 16, [CLQ_Q6_K] = 18,
 };
+
+// The format that most elements have: what the file "mostly" is.
+static clq_format_id main_format(const clq_plan *p)
+{
+    uint64_t n[CLQ_INT] = {0};
+    clq_format_id most = CLQ_F32;
+    for (uint32_t i = 0; i < p->n_entries; i++) n[p->entries[i].type.format] += p->entries[i].info.n_elements;
+    for (int f = 0; f < CLQ_INT; f++)
+        if (n[f] > n[most]) most = (clq_format_id)f;
+    return most;
+}
 
 // Metadata: the source's, byte for byte, but what describes the file itself.
 static void set_metadata(const clq_plan *p, clq_gguf_kvs *kvs)
@@ -20,7 +31,7 @@ static void set_metadata(const clq_plan *p, clq_gguf_kvs *kvs)
     for (uint32_t i = 0; i < from->n; i++)
         clq_kv_set_raw(kvs, from->items[i].key, from->items[i].type, from->items[i].value, from->items[i].n_bytes);
     for (int i = 0; i < 3; i++) clq_kv_remove(kvs, split[i]);
-    clq_kv_set_u32(kvs, "general.file_type", file_types[p->options.type.format]);
+    clq_kv_set_u32(kvs, "general.file_type", file_types[main_format(p)]);
     if (!p->options.convert) clq_kv_set_u32(kvs, "general.quantization_version", 2);
 }
 

@@ -153,6 +153,12 @@ static json_t *scheme_json(const clq_type *t, json_t *targets)
                      "input_activations", "output_activations", "targets", targets, "weights", weights);
 }
 
+// Whether a loader takes the weight for a Linear module's: those need not be named as targets.
+static bool is_linear(const clq_entry *e)
+{
+    return e->info.n_dims == 2 && !strstr(e->info.name, "embed");
+}
+
 static bool same_scheme(const clq_type *a, const clq_type *b)
 {
     clq_type x = *a, y = *b;
@@ -177,7 +183,7 @@ static json_t *config_groups(const clq_plan *p, const clq_type *asked)
             for (uint32_t k = i; k < p->n_entries; k++) {
                 if (p->entries[k].type.format != CLQ_INT || !same_scheme(&p->entries[k].type, type)) continue;
                 taken[k] = true;
-                if (pass == 1 || p->entries[k].info.n_dims > 2)
+                if (pass == 1 || !is_linear(&p->entries[k]))
                     json_array_append_new(targets, module_name(&p->entries[k]));
             }
             char key[32];
@@ -195,11 +201,9 @@ static json_t *ignored_modules(const clq_plan *p)
     bool head = false;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
-        if (e->type.format == CLQ_INT || e->info.n_dims != 2 || !clq_ends_with(e->info.name, ".weight")) continue;
-        if (strstr(e->info.name, "embed")) continue; // Embedding, not Linear
-        json_t *name = module_name(e);
-        head |= strcmp(json_string_value(name), "lm_head") == 0;
-        json_array_append_new(list, name);
+        head |= strcmp(e->info.name, "lm_head.weight") == 0;
+        if (e->type.format == CLQ_INT || !is_linear(e) || !clq_ends_with(e->info.name, ".weight")) continue;
+        json_array_append_new(list, module_name(e));
     }
     if (!head) json_array_append_new(list, json_string("lm_head")); // tied: no tensor, but a module
     return list;
@@ -254,11 +258,25 @@ static clq_status write_config(clq_plan *p, clq_error *err)
     return st;
 }
 
+// An output that lies in the source's folder is not carried along into itself.
+static bool in_output(const clq_plan *p, const char *name)
+{
+    char *path = clq_path_join(p->source->path, name);
+    char *slash = path ? strrchr(path, '/') : NULL;
+    struct stat out, dir;
+    if (slash) *slash = '\0';
+    bool inside = slash && strchr(name, '/') && stat(path, &dir) == 0 && stat(p->out, &out) == 0 &&
+                  dir.st_dev == out.st_dev && dir.st_ino == out.st_ino;
+    free(path);
+    return inside;
+}
+
 static clq_status carry_files(clq_plan *p, clq_error *err)
 {
     for (uint32_t i = 0; i < p->translation.n_files; i++)
         CLQ_TRY(add_text_file(p, p->translation.files[i].name, p->translation.files[i].data, p->translation.files[i].len, err));
     for (uint32_t i = 0; i < p->source->n_extra_files; i++) {
+        if (in_output(p, p->source->extra_files[i])) continue;
         clq_plan_file *f = clq_plan_add_file(p, p->source->extra_files[i]);
         if (!f || !(f->copy_of = clq_path_join(p->source->path, p->source->extra_files[i]))) return clq_fail_memory(err, 1);
         clq_file file;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -354,7 +355,7 @@ static clq_status check_type(const clq_plan *p, const clq_type *t, clq_error *er
     char name[32];
     clq_type_name(t, name);
     if (t->format == CLQ_INT && p->to_gguf)
-        return clq_fail(err, CLQ_USAGE, "%s is stored in a folder; '%s' is a GGUF file", name, p->out);
+        return clq_fail(err, CLQ_USAGE, "%s is stored in a folder; give an output that does not end in .gguf instead of '%s'", name, p->out);
     if (t->format != CLQ_INT && t->format > CLQ_BF16 && !p->to_gguf)
         return clq_fail(err, CLQ_USAGE, "%s is stored in a GGUF file; give an output that ends in .gguf instead of '%s'", name,
                         p->out);
@@ -374,6 +375,9 @@ static clq_status check_source(const clq_plan *p, clq_error *err)
                         "'%s' is a single safetensors file; a GGUF file needs the model's config.json and tokenizer: give "
                         "its folder",
                         s->path);
+    if (clq_ends_with(p->out, ".safetensors"))
+        return clq_fail(err, CLQ_USAGE, "a folder is written, with model.safetensors in it; give '%.*s'",
+                        (int)(strlen(p->out) - strlen(".safetensors")), p->out);
     if (clq_output_is_input(p->out, s->files, s->n_files))
         return clq_fail(err, CLQ_USAGE, "the output '%s' is the input; nothing was changed", p->out);
     return CLQ_OK;
@@ -409,7 +413,7 @@ clq_status clq_plan_create(clq_source *source, const char *out, const clq_quanti
     }
     p->source = source;
     p->hooks = hooks;
-    p->to_gguf = clq_ends_with(out, ".gguf");
+    p->to_gguf = strlen(out) >= 5 && strcasecmp(out + strlen(out) - 5, ".gguf") == 0;
     clq_status st = fill_plan(p, options, err);
     if (st == CLQ_OK)
         *plan = p;

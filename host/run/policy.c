@@ -79,10 +79,13 @@ static bool holds_any(const char *name, const char *const *parts, size_t n)
 static bool gguf_wants(const char *name, uint32_t n_dims)
 {
     static const char *const never[] = {
-        "_norm.weight", "ffn_gate_inp", "position_embd", "token_types", "ssm_conv1d", "shortconv", "time_mix_first",
-        "time_mix_w0", "time_mix_w1", "time_mix_w2", "time_mix_v0", "time_mix_v1", "time_mix_v2", "time_mix_a0",
-        "time_mix_a1", "time_mix_a2", "time_mix_g1", "time_mix_g2", "time_mix_decay_w1", "time_mix_decay_w2",
-        "time_mix_lerp_fused", "attn_rel_b", "altup", "laurel", "per_layer_model_proj", ".position_embd", ".patch_embd",
+        "_norm.weight", "ffn_gate_inp", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj", "position_embd",
+        "token_types", "ssm_conv1d", "shortconv.conv.weight", "time_mix_first.weight", "time_mix_w0.weight",
+        "time_mix_w1.weight", "time_mix_w2.weight", "time_mix_v0.weight", "time_mix_v1.weight", "time_mix_v2.weight",
+        "time_mix_a0.weight", "time_mix_a1.weight", "time_mix_a2.weight", "time_mix_g1.weight", "time_mix_g2.weight",
+        "time_mix_decay_w1.weight", "time_mix_decay_w2.weight", "time_mix_lerp_fused.weight", "attn_rel_b.weight",
+        "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger", "a.rvq.codebook",
+        "mm.a.code_embd", "indexer.k_proj.weight", "indexer.q_proj.weight",
     };
     return n_dims >= 2 && clq_ends_with(name, "weight") && !HOLDS_ANY(name, never);
 }
@@ -134,6 +137,19 @@ static uint32_t smaller_group(uint64_t cols)
     return cols % 64 == 0 ? 64 : cols % 32 == 0 ? 32 : 0;
 }
 
+// What stands in for a type with blocks of 256 where rows are whole blocks of 32 only; llama-quantize's
+// choice.
+static clq_format_id smaller_block(clq_format_id format)
+{
+    switch (format) {
+    case CLQ_Q2_K: case CLQ_Q3_K: return CLQ_Q4_0;
+    case CLQ_Q4_K: return CLQ_Q5_0;
+    case CLQ_Q5_K: return CLQ_Q5_1;
+    case CLQ_Q6_K: return CLQ_Q8_0;
+    default: return CLQ_F16;
+    }
+}
+
 // Makes the type fit the rows, or says what is stored instead.
 static clq_status fit_shape(const clq_policy *p, const clq_subject *s, clq_choice *c, clq_error *err)
 {
@@ -144,9 +160,11 @@ static clq_status fit_shape(const clq_policy *p, const clq_subject *s, clq_choic
     if (c->type.format != CLQ_INT) {
         uint32_t block = clq_format_at(c->type.format)->block_elements;
         if (c->cols % block == 0) return CLQ_OK;
-        snprintf(c->note, sizeof c->note, "rows of %llu are not whole blocks of %u: f16 instead of %s", cols, block, name);
-        c->type = clq_plain(CLQ_F16);
-        c->quantized = false;
+        clq_format_id smaller = smaller_block(c->type.format);
+        c->type = clq_plain(c->cols % 32 == 0 ? smaller : CLQ_F16);
+        c->quantized = c->type.format != CLQ_F16;
+        snprintf(c->note, sizeof c->note, "rows of %llu are not whole blocks of %u: %s instead of %s", cols, block,
+                 clq_format_at(c->type.format)->name, name);
     } else if (c->type.granularity == CLQ_PER_GROUP && c->cols % c->type.group_size) {
         uint32_t group = smaller_group(c->cols);
         if (group) {

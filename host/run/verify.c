@@ -164,7 +164,6 @@ static clq_status pair_up(const clq_source *source, const clq_source *output, co
     clq_translation tr = {0};
     bool gguf_in = source->container == CLQ_GGUF, gguf_out = output->container == CLQ_GGUF;
     clq_hooks quiet = {0};
-    (void)hooks;
     if (gguf_in && !gguf_out) CLQ_TRY(clq_translate_to_hf(source, &quiet, &tr, err));
     if (!gguf_in && gguf_out) CLQ_TRY(clq_translate_to_gguf(source, &quiet, &tr, err));
     uint32_t most = tr.n_tensors ? tr.n_tensors : source->n_tensors;
@@ -174,8 +173,7 @@ static clq_status pair_up(const clq_source *source, const clq_source *output, co
         const clq_tensor *a = &source->tensors[tr.n_tensors ? tr.tensors[i].source : i];
         const clq_tensor *b = clq_source_find(output, tr.n_tensors ? tr.tensors[i].name : a->name);
         if (!b) {
-            ++*n_missing;
-            clq_warn(hooks, "tensor '%s' of the source is not in the output", a->name);
+            if (++*n_missing <= 5) clq_warn(hooks, "tensor '%s' of the source is not in the output", a->name);
             continue;
         }
         (*pairs)[(*n)++] = (pair){a, b, tr.n_tensors ? tr.tensors[i].order : CLQ_ROWS_KEPT,

@@ -406,7 +406,6 @@ def test_row40_replacing_an_earlier_output(tmp_path):
     assert (tmp_path / "precious").read_text() == "x" and not (tmp_path / "l.gguf").is_symlink()
 
 
-@pytest.mark.xfail(strict=True, reason="the output's own small files are carried along as quant/...")
 def test_row40_output_inside_the_input(tmp_path):
     """A folder within the model's: a second run does not carry the first one's files along."""
     llama(tmp_path / "model")
