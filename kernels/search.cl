@@ -27,21 +27,23 @@
 #endif
 #endif
 
-// The n (16 or 32) elements at `offset` of VW blocks of 256, block b in lane b; lanes behind the last
-// of n_blocks repeat it.
-inline void load_lanes(__global const src_t *x, size_t first, uint n_blocks, uint offset, uint n, vfloat *v)
+// The n (16 or 32) elements at `offset` of VW blocks of `block` elements, block b in lane b; lanes behind
+// the last of n_blocks repeat it.
+inline void load_blocks(__global const src_t *x, size_t first, uint block, uint n_blocks, uint offset, uint n, vfloat *v)
 {
 #if VW == 1
     for (uint i = 0; i < n; i++) v[i] = src_get(x, first + offset + i);
 #else
     float rows[VW * 32];
     for (uint l = 0; l < VW; l++) {
-        size_t at = first + (size_t)min(l, n_blocks - 1) * 256 + offset;
+        size_t at = first + (size_t)min(l, n_blocks - 1) * block + offset;
         for (uint i = 0; i < n; i += VW) vstore_f(src_load(x, at + i), rows + l * 32 + i);
     }
     for (uint i = 0; i < n; i++) v[i] = COLUMN(rows + i, 32);
 #endif
 }
+
+#define load_lanes(x, first, n_blocks, offset, n, v) load_blocks(x, first, 256, n_blocks, offset, n, v)
 
 // clq_nearest, with its results for infinities and NaN.
 inline vint nearest(vfloat v)
@@ -147,7 +149,7 @@ inline vfloat fit_symmetric(const vfloat *x, uint n, float q_max, code_rule *rul
     return *dead ? (vfloat)0.0f : scale;
 }
 
-// ---- formats with blocks of 256 ----
+// ---- formats that are encoded a block a lane ----
 //
 // A format gives
 //   void NAME_lanes(x, first, n_blocks, out)     encodes n_blocks (1..VW) blocks, a lane each
@@ -183,36 +185,36 @@ inline vint four_bytes(vint a, vint b, vint c, vint d)
     return a | b << 8 | c << 16 | d << 24;
 }
 
-#define ENCODE256(LANES, DECODE_GROUP, BYTES)                                                      \
+#define ENCODE_LANES(LANES, DECODE_GROUP, ELEMENTS, BYTES)                                         \
     uint begin = get_group_id(0) * UNITS, end = min(begin + UNITS, n_blocks);                      \
     cost c = cost_zero();                                                                          \
     for (uint b = begin + (WG ? get_local_id(0) : 0); b < end; b += WG ? UNITS : VW) {             \
         uint n = min(end - b, (uint)VW);                                                           \
         __global uchar *to = out + (size_t)b * (BYTES);                                            \
-        LANES(x, first + (size_t)b * 256, n, to);                                                  \
+        LANES(x, first + (size_t)b * (ELEMENTS), n, to);                                           \
         for (uint l = 0; l < n; l++)                                                               \
-            for (uint j = 0; j < 16; j++) {                                                        \
+            for (uint j = 0; j < (ELEMENTS) / 16; j++) {                                           \
                 float own[16];                                                                     \
                 DECODE_GROUP(to + l * (BYTES), j, own);                                            \
-                size_t at = first + (size_t)(b + l) * 256 + j * 16;                                \
+                size_t at = first + (size_t)(b + l) * (ELEMENTS) + j * 16;                         \
                 for (uint i = 0; i < 16; i += VW) cost_add(&c, src_load(x, at + i), vload_f(own + i)); \
             }                                                                                      \
     }                                                                                              \
-    FINISH256
+    FINISH_LANES
 
 #if WG
-#define FINISH256 __local tile_stats near_stats[UNITS]; cost_reduce(cost_total(&c), near_stats, stats)
+#define FINISH_LANES __local tile_stats near_stats[UNITS]; cost_reduce(cost_total(&c), near_stats, stats)
 #else
-#define FINISH256 stats[get_group_id(0)] = cost_total(&c)
+#define FINISH_LANES stats[get_group_id(0)] = cost_total(&c)
 #endif
 
-#define DECODE256(DECODE_GROUP, BYTES)                                                             \
+#define DECODE_GROUPS(DECODE_GROUP, ELEMENTS, BYTES)                                               \
     uint begin = get_group_id(0) * UNITS, end = min(begin + UNITS, n_blocks);                      \
     for (uint b = begin + (WG ? get_local_id(0) : 0); b < end; b += WG ? UNITS : 1)                \
-        for (uint j = 0; j < 16; j++) {                                                            \
+        for (uint j = 0; j < (ELEMENTS) / 16; j++) {                                               \
             float own[16];                                                                         \
             DECODE_GROUP(in + first + (size_t)b * (BYTES), j, own);                                \
-            for (uint i = 0; i < 16; i += VW) vstore_f(vload_f(own + i), y + (size_t)b * 256 + j * 16 + i); \
+            for (uint i = 0; i < 16; i += VW) vstore_f(vload_f(own + i), y + (size_t)b * (ELEMENTS) + j * 16 + i); \
         }
 
 #endif

@@ -253,7 +253,9 @@ static void check_form(clq_device *ref, int lanes, int work_groups)
             clq_type type = clq_plain((clq_format_id)f);
             if (!clq_format_at(type.format)->has_codec || !wanted(clq_format_at(type.format)->name)) continue;
             uint64_t block = clq_format_at(type.format)->block_elements;
-            check_one(dev, ref, form, &type, sources[s], rows, block == 1 ? 333 : block * (tiny ? 3 : block == 256 ? 9 : 65));
+            if (tiny && block == 256 && s != 0) continue; // a search is slow in a simulator; sources differ in loads only
+            uint64_t n_blocks = tiny ? 3 : block == 256 ? 9 : 65;
+            check_one(dev, ref, form, &type, sources[s], tiny && block == 256 ? 1 : rows, block == 1 ? 333 : block * n_blocks);
             check_one(dev, ref, form, &type, sources[s], 1, block == 1 ? 1 : block);
         }
         for (uint32_t bits = 2; bits <= 8; bits++)

@@ -95,8 +95,8 @@ static void test_buffer(void **state)
 static void test_paths(void **state)
 {
     (void)state;
-    static const char *const joined[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"}, {"", "b", "b"},
-                                            {"a", "", "a/"},   {"a/b", "c/d", "a/b/c/d"}};
+    static const char *const joined[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"},
+                                            {"", "b", "b"},    {"a", "", "a/"},    {"a/b", "c/d", "a/b/c/d"}};
     for (size_t i = 0; i < sizeof joined / sizeof *joined; i++) {
         char *path = clq_path_join(joined[i][0], joined[i][1]);
         assert_string_equal(path, joined[i][2]);
@@ -175,7 +175,8 @@ static void cover(void *ctx, uint64_t begin, uint64_t end)
 {
     coverage *c = ctx;
     // Whole grains, the last perhaps shorter: what a range is does not depend on the threads.
-    if (begin >= end || end > c->n || begin % c->grain || (end % c->grain && end != c->n)) atomic_fetch_add(&c->wrong, 1);
+    if (begin >= end || end > c->n || begin % c->grain || (end % c->grain && end != c->n))
+        atomic_fetch_add(&c->wrong, 1);
     for (uint64_t i = begin; i < end && i < MOST; i++) atomic_fetch_add(&c->seen[i], 1);
 }
 
@@ -183,7 +184,8 @@ static void test_parallel(void **state)
 {
     (void)state;
     static const uint32_t threads[] = {0, 1, 2, 3, 7, 16, 300};
-    static const uint64_t sizes[] = {0, 1, 2, 63, 64, 65, 1000, MOST}, grains[] = {1, 2, 7, 64, 4999, MOST, UINT64_MAX / 2};
+    static const uint64_t sizes[] = {0, 1, 2, 63, 64, 65, 1000, MOST},
+                          grains[] = {1, 2, 7, 64, 4999, MOST, UINT64_MAX / 2};
     coverage *c = malloc(sizeof *c);
     assert_non_null(c);
     for (size_t t = 0; t < sizeof threads / sizeof *threads; t++)
@@ -196,7 +198,8 @@ static void test_parallel(void **state)
                 for (uint64_t i = 0; i < MOST; i++)
                     if (c->seen[i] != (i < c->n))
                         fail_msg("%u threads, %llu in grains of %llu: index %llu was seen %d times", threads[t],
-                                 (unsigned long long)c->n, (unsigned long long)c->grain, (unsigned long long)i, c->seen[i]);
+                                 (unsigned long long)c->n, (unsigned long long)c->grain, (unsigned long long)i,
+                                 c->seen[i]);
                 assert_int_equal(c->wrong, 0);
             }
     memset(c, 0, sizeof *c);

@@ -28,7 +28,8 @@ static uint32_t random_bits(void)
 
 static void fill(float *x, uint64_t n, float size)
 {
-    for (uint64_t i = 0; i < n; i++) x[i] = ((float)(random_bits() >> 8) * 0x1p-23f - 1.0f) * size * (i % 97 == 5 ? 20 : 1);
+    for (uint64_t i = 0; i < n; i++)
+        x[i] = ((float)(random_bits() >> 8) * 0x1p-23f - 1.0f) * size * (i % 97 == 5 ? 20 : 1);
 }
 
 static bool have_opencl(void)
@@ -42,7 +43,8 @@ static clq_device *must_open(const char *selector, const clq_device_options *opt
 {
     clq_device *d;
     clq_error err;
-    if (clq_device_open(selector, options, &d, &err) != CLQ_OK) fail_msg("%s: %s", selector ? selector : "default", err.text);
+    if (clq_device_open(selector, options, &d, &err) != CLQ_OK)
+        fail_msg("%s: %s", selector ? selector : "default", err.text);
     return d;
 }
 
@@ -55,7 +57,8 @@ typedef struct {
     clq_error err;
 } encoded;
 
-static encoded encode(clq_device *d, const clq_type *type, clq_format_id source, const void *x, uint64_t rows, uint64_t cols)
+static encoded encode(clq_device *d, const clq_type *type, clq_format_id source, const void *x, uint64_t rows,
+                      uint64_t cols)
 {
     encoded e = {0};
     assert_int_equal(clq_type_sizes(type, rows, cols, &e.sizes, &e.err), CLQ_OK);
@@ -91,8 +94,10 @@ static clq_type type_of(const char *name)
     return type;
 }
 
-static const char *const names[] = {"f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "i8", "i8_asym", "i8_tensor",
-                                    "i8_asym_tensor", "i4_g32", "i4_asym_g64", "i3_g64", "i2_asym", "i5", "i6_asym_g32", "i7_tensor"};
+static const char *const names[] = {"f32",      "f16",         "bf16",   "q4_0",    "q4_1",      "q5_0",
+                                    "q5_1",     "q8_0",        "i8",     "i8_asym", "i8_tensor", "i8_asym_tensor",
+                                    "i4_g32",   "i4_asym_g64", "i3_g64", "i2_asym", "i5",        "i6_asym_g32",
+                                    "i7_tensor"};
 enum { N_NAMES = sizeof names / sizeof *names };
 
 // ---- opening -----------------------------------------------------------------------------------
@@ -213,8 +218,8 @@ static void refuses(clq_device *d, const char *device)
                 x[places[p]] = bad[b];
                 encoded e = encode(d, &type, CLQ_F32, x, ROWS, COLS);
                 if (e.status != CLQ_BAD_INPUT || !e.stats.bad_inputs || !strstr(e.err.text, "NaN"))
-                    fail_msg("%s on %s: %g at %d gave status %d, %llu bad inputs: %s", names[i], device, (double)bad[b], places[p],
-                             e.status, (unsigned long long)e.stats.bad_inputs, e.err.text);
+                    fail_msg("%s on %s: %g at %d gave status %d, %llu bad inputs: %s", names[i], device, (double)bad[b],
+                             places[p], e.status, (unsigned long long)e.stats.bad_inputs, e.err.text);
                 encoded_free(&e);
             }
     }
@@ -241,7 +246,8 @@ static void test_not_finite(void **state)
     refuses(d, "ref");
     clq_device_close(d);
     if (!have_opencl()) return;
-    static const clq_device_options forms[] = {{.work_group_form = -1}, {.lanes = 1, .work_group_form = 0}, {.work_group_form = 1}};
+    static const clq_device_options forms[] = {
+        {.work_group_form = -1}, {.lanes = 1, .work_group_form = 0}, {.work_group_form = 1}};
     for (int i = 0; i < 3; i++) {
         d = must_open("0", &forms[i]);
         refuses(d, "device 0");
@@ -276,7 +282,8 @@ static void check_reductions(clq_device *d)
     enum { ROWS = 67, COLS = 96 };
     static const uint64_t groups[] = {0, 1, 2, 32, 48, 96};
     static const clq_format_id sources[] = {CLQ_F32, CLQ_F16, CLQ_BF16};
-    float *x = malloc(ROWS * COLS * 4), *low = malloc(ROWS * COLS * 4), *high = malloc(ROWS * COLS * 4), *most = malloc(ROWS * COLS * 4);
+    float *x = malloc(ROWS * COLS * 4), *low = malloc(ROWS * COLS * 4), *high = malloc(ROWS * COLS * 4),
+          *most = malloc(ROWS * COLS * 4);
     void *stored = malloc(ROWS * COLS * 4);
     clq_error err;
     for (int s = 0; s < 3; s++)
@@ -305,8 +312,9 @@ static void check_reductions(clq_device *d)
                     bool good = nan ? isnan(low[k]) && isnan(high[k]) && isnan(most[k])
                                     : low[k] == a && high[k] == b && most[k] == fmaxf(b, -a);
                     if (!good)
-                        fail_msg("group %llu of %llu: %g..%g, largest %g; not %g..%g", (unsigned long long)k, (unsigned long long)len,
-                                 (double)low[k], (double)high[k], (double)most[k], (double)a, (double)b);
+                        fail_msg("group %llu of %llu: %g..%g, largest %g; not %g..%g", (unsigned long long)k,
+                                 (unsigned long long)len, (double)low[k], (double)high[k], (double)most[k], (double)a,
+                                 (double)b);
                 }
             }
         }
@@ -334,7 +342,8 @@ static void test_reductions(void **state)
 
 // ---- memory ------------------------------------------------------------------------------------
 
-static clq_status same_bytes(clq_device *d, const char *name, const float *x, uint64_t rows, uint64_t cols, clq_error *err)
+static clq_status same_bytes(clq_device *d, const char *name, const float *x, uint64_t rows, uint64_t cols,
+                             clq_error *err)
 {
     clq_type type = type_of(name);
     clq_device *ref = must_open("ref", NULL);
@@ -450,7 +459,8 @@ static void test_fall_back(void **state)
             }
             assert_int_equal(w.n, told); // once
             encoded_free(&b);
-            if (t == 0 && (w.n != 1 || !strstr(w.last, "q8_0") || !strstr(w.last, "reference"))) fail_msg("%d warnings: %s", w.n, w.last);
+            if (t == 0 && (w.n != 1 || !strstr(w.last, "q8_0") || !strstr(w.last, "reference")))
+                fail_msg("%d warnings: %s", w.n, w.last);
         }
         assert_in_range(w.n, all ? 3 : 1, all ? 4 : 1); // integers: encoding and decoding, each told
         clq_device_close(d);
@@ -463,9 +473,9 @@ int main(void)
 {
     setenv("CLQ_CACHE_DIR", "", 0); // no traces in the user's cache
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_selectors),  cmocka_unit_test(test_encode),            cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_arguments),  cmocka_unit_test(test_reductions),        cmocka_unit_test(test_small_allocations),
-        cmocka_unit_test(test_discrete),   cmocka_unit_test(test_fall_back),
+        cmocka_unit_test(test_selectors), cmocka_unit_test(test_encode),     cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_arguments), cmocka_unit_test(test_reductions), cmocka_unit_test(test_small_allocations),
+        cmocka_unit_test(test_discrete),  cmocka_unit_test(test_fall_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

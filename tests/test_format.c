@@ -31,10 +31,7 @@ static float normal(void)
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
-static bool same_float(float a, float b)
-{
-    return clq_bits(a) == clq_bits(b) || (isnan(a) && isnan(b));
-}
+static bool same_float(float a, float b) { return clq_bits(a) == clq_bits(b) || (isnan(a) && isnan(b)); }
 
 // ---- golden vectors ----------------------------------------------------------------------------
 
@@ -160,15 +157,15 @@ static void test_table(void **state)
         int32_t ggml;
         uint32_t elements, bytes;
     } known[] = {
-        {"f32", 0, 1, 4},          {"f16", 1, 1, 2},           {"q4_0", 2, 32, 18},      {"q4_1", 3, 32, 20},
-        {"q5_0", 6, 32, 22},       {"q5_1", 7, 32, 24},        {"q8_0", 8, 32, 34},      {"q8_1", 9, 32, 36},
-        {"q2_K", 10, 256, 84},     {"q3_K", 11, 256, 110},     {"q4_K", 12, 256, 144},   {"q5_K", 13, 256, 176},
-        {"q6_K", 14, 256, 210},    {"q8_K", 15, 256, 292},     {"iq2_xxs", 16, 256, 66}, {"iq2_xs", 17, 256, 74},
-        {"iq3_xxs", 18, 256, 98},  {"iq1_s", 19, 256, 50},     {"iq4_nl", 20, 32, 18},   {"iq3_s", 21, 256, 110},
-        {"iq2_s", 22, 256, 82},    {"iq4_xs", 23, 256, 136},   {"i8s", 24, 1, 1},        {"i16s", 25, 1, 2},
-        {"i32s", 26, 1, 4},        {"i64s", 27, 1, 8},         {"f64", 28, 1, 8},        {"iq1_m", 29, 256, 56},
-        {"bf16", 30, 1, 2},        {"tq1_0", 34, 256, 54},     {"tq2_0", 35, 256, 66},   {"mxfp4", 39, 32, 17},
-        {"nvfp4", 40, 64, 36},     {"q1_0", 41, 128, 18},
+        {"f32", 0, 1, 4},         {"f16", 1, 1, 2},         {"q4_0", 2, 32, 18},      {"q4_1", 3, 32, 20},
+        {"q5_0", 6, 32, 22},      {"q5_1", 7, 32, 24},      {"q8_0", 8, 32, 34},      {"q8_1", 9, 32, 36},
+        {"q2_K", 10, 256, 84},    {"q3_K", 11, 256, 110},   {"q4_K", 12, 256, 144},   {"q5_K", 13, 256, 176},
+        {"q6_K", 14, 256, 210},   {"q8_K", 15, 256, 292},   {"iq2_xxs", 16, 256, 66}, {"iq2_xs", 17, 256, 74},
+        {"iq3_xxs", 18, 256, 98}, {"iq1_s", 19, 256, 50},   {"iq4_nl", 20, 32, 18},   {"iq3_s", 21, 256, 110},
+        {"iq2_s", 22, 256, 82},   {"iq4_xs", 23, 256, 136}, {"i8s", 24, 1, 1},        {"i16s", 25, 1, 2},
+        {"i32s", 26, 1, 4},       {"i64s", 27, 1, 8},       {"f64", 28, 1, 8},        {"iq1_m", 29, 256, 56},
+        {"bf16", 30, 1, 2},       {"tq1_0", 34, 256, 54},   {"tq2_0", 35, 256, 66},   {"mxfp4", 39, 32, 17},
+        {"nvfp4", 40, 64, 36},    {"q1_0", 41, 128, 18},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         clq_format_id id = clq_format_of_ggml((uint32_t)known[i].ggml);
@@ -178,7 +175,8 @@ static void test_table(void **state)
         assert_int_equal(f->block_elements, known[i].elements);
         assert_int_equal(f->block_bytes, known[i].bytes);
     }
-    static const uint32_t gone[] = {4, 5, 31, 32, 33, 36, 37, 38, 1000, UINT32_MAX}; // removed from ggml, or never there
+    static const uint32_t gone[] = {4,  5,  31, 32,   33,
+                                    36, 37, 38, 1000, UINT32_MAX}; // removed from ggml, or never there
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
         assert_int_equal(clq_format_of_ggml(gone[i]), CLQ_FORMAT_COUNT);
     assert_int_equal(clq_format_of_st("BF16"), CLQ_BF16);
@@ -244,10 +242,51 @@ static void test_bad_names(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "i", "i1", "i9", "i0", "i10", "i44", "i8_", "i8_g", "i8_g0", "i8_g31", "i8_g33", "i8_g-32", "i8_g+32", "i8_g 32",
-        "i8_g32x", "i8_g32 ", "i8_g1048608", "i8_g99999999999999999999", "i8_tensor_asym", "i8_asym_asym", "i8_g64_asym",
-        "i8_tensor_g32", "i8_tensors", "i8asym", "i-8", " i8", "i8 ", "int8", "q4", "q4_", "q4_00", "q4_0 ", "q8_K", "q9_0", "i8s",
-        "f64", "f8_e4m3", "bool", "i<bits>[_asym][_tensor|_g<N>]", "f", "f160", "none", "\xff", "%s%n",
+        "",
+        "i",
+        "i1",
+        "i9",
+        "i0",
+        "i10",
+        "i44",
+        "i8_",
+        "i8_g",
+        "i8_g0",
+        "i8_g31",
+        "i8_g33",
+        "i8_g-32",
+        "i8_g+32",
+        "i8_g 32",
+        "i8_g32x",
+        "i8_g32 ",
+        "i8_g1048608",
+        "i8_g99999999999999999999",
+        "i8_tensor_asym",
+        "i8_asym_asym",
+        "i8_g64_asym",
+        "i8_tensor_g32",
+        "i8_tensors",
+        "i8asym",
+        "i-8",
+        " i8",
+        "i8 ",
+        "int8",
+        "q4",
+        "q4_",
+        "q4_00",
+        "q4_0 ",
+        "q8_K",
+        "q9_0",
+        "i8s",
+        "f64",
+        "f8_e4m3",
+        "bool",
+        "i<bits>[_asym][_tensor|_g<N>]",
+        "f",
+        "f160",
+        "none",
+        "\xff",
+        "%s%n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         clq_type type;
@@ -290,7 +329,7 @@ static void test_sizes(void **state)
     sizes_are("i8_asym", 3, 5, 15, 12, 3, 1);
     sizes_are("i8_tensor", 3, 5, 15, 4, 0, 1);
     sizes_are("i8_asym_tensor", 3, 5, 15, 4, 1, 1);
-    sizes_are("i4", 3, 9, 3 * 8, 12, 0, 1);    // 36 bits: two words a row
+    sizes_are("i4", 3, 9, 3 * 8, 12, 0, 1); // 36 bits: two words a row
     sizes_are("i3_g32", 2, 64, 2 * 24, 16, 0, 2);
     sizes_are("i5_asym_g64", 2, 192, 2 * 120, 24, 6, 3);
     sizes_are("i7", 1, 1, 4, 4, 0, 1);
@@ -337,8 +376,8 @@ static void params_are(const char *name, clq_format_id scale_format, float min, 
     int8_t z = 99;
     clq_int_params(&type, min, max, &s, &z);
     if (s != scale || z != zero_point)
-        fail_msg("%s, scales of format %d, %a..%a: scale %a, zero-point %d, not %a, %d", name, (int)scale_format, (double)min,
-                 (double)max, (double)s, z, (double)scale, zero_point);
+        fail_msg("%s, scales of format %d, %a..%a: scale %a, zero-point %d, not %a, %d", name, (int)scale_format,
+                 (double)min, (double)max, (double)s, z, (double)scale, zero_point);
 }
 
 static void test_int_params(void **state)
@@ -357,9 +396,9 @@ static void test_int_params(void **state)
     params_are("i8_asym", CLQ_F32, -255, 0, 1, 127);
     params_are("i8_asym", CLQ_F32, -128, 127, 1, 0);
     params_are("i8_asym", CLQ_F32, -1, 254, 1, -127);
-    params_are("i8_asym", CLQ_F32, 100, 255, 1, -128);  // zero is always within the range
+    params_are("i8_asym", CLQ_F32, 100, 255, 1, -128); // zero is always within the range
     params_are("i8_asym", CLQ_F32, -255, -200, 1, 127);
-    params_are("i4_asym", CLQ_F32, -5, 10, 1, -3);      // -8 + 5
+    params_are("i4_asym", CLQ_F32, -5, 10, 1, -3); // -8 + 5
     params_are("i2_asym", CLQ_F32, -2, 1, 1, 0);
     params_are("i4_asym", CLQ_F32, -4.5f, 10.5f, 1, -4); // -8 - rint(-4.5): to even
     // The largest floats: the range itself is beyond float.
@@ -373,12 +412,12 @@ static void test_scale_rounding(void **state)
     (void)state;
     const float u = 0x1p-24f; // float16's smallest
     params_are("i8", CLQ_F16, 0, 127.0f * u, u, 0);
-    params_are("i8", CLQ_F16, 0, 127.25f * u, u, 0);       // cut by a quarter
-    params_are("i8", CLQ_F16, 0, 127.5f * u, u, 0);        // exactly half a step: stays
+    params_are("i8", CLQ_F16, 0, 127.25f * u, u, 0); // cut by a quarter
+    params_are("i8", CLQ_F16, 0, 127.5f * u, u, 0);  // exactly half a step: stays
     params_are("i8", CLQ_F16, 0, 127.75f * u, 2 * u, 0);
     params_are("i8", CLQ_F16, -1.4f * 127 * u, 0, 2 * u, 0); // nearest would be u
     params_are("i8", CLQ_F16, -1.6f * 127 * u, 0, 2 * u, 0);
-    params_are("i8", CLQ_F16, 0, 0.25f * 127 * u, u, 0);   // nearest would be 0, which loses the group
+    params_are("i8", CLQ_F16, 0, 0.25f * 127 * u, u, 0); // nearest would be 0, which loses the group
     params_are("i8", CLQ_F16, 0, 1e-30f, u, 0);
     params_are("i4", CLQ_F16, 0, 7.5f * u, u, 0);
     params_are("i4", CLQ_F16, 0, 7.75f * u, 2 * u, 0);
@@ -404,9 +443,10 @@ static void test_int_codes(void **state)
     static const struct {
         float x;
         int code;
-    } half_to_even[] = {{0, 0}, {-0.0f, 0}, {0.5f, 0}, {-0.5f, 0}, {1.5f, 2}, {-1.5f, -2}, {2.5f, 2}, {126.5f, 126},
-                        {127, 127}, {127.5f, 127}, {-127, -127}, {-128, -127}, {-1e30f, -127}, {1e30f, 127},
-                        {INFINITY, 127}, {-INFINITY, -127}, {0.49999997f, 0}, {0.50000006f, 1}};
+    } half_to_even[] = {
+        {0, 0},         {-0.0f, 0},    {0.5f, 0},       {-0.5f, 0},        {1.5f, 2},        {-1.5f, -2},
+        {2.5f, 2},      {126.5f, 126}, {127, 127},      {127.5f, 127},     {-127, -127},     {-128, -127},
+        {-1e30f, -127}, {1e30f, 127},  {INFINITY, 127}, {-INFINITY, -127}, {0.49999997f, 0}, {0.50000006f, 1}};
     for (size_t i = 0; i < sizeof half_to_even / sizeof *half_to_even; i++)
         assert_int_equal(clq_int_code(&i8, half_to_even[i].x, 1, 0), half_to_even[i].code);
     assert_int_equal(clq_int_code(&i4, -8, 1, 0), -7);
@@ -426,7 +466,9 @@ static void test_int_properties(void **state)
     static const clq_format_id scale_formats[] = {CLQ_F32, CLQ_F16, CLQ_BF16};
     seed = 5;
     for (int round = 0; round < 3000; round++) {
-        clq_type type = {.format = CLQ_INT, .bits = (uint8_t)(2 + round % 7), .symmetric = round % 2,
+        clq_type type = {.format = CLQ_INT,
+                         .bits = (uint8_t)(2 + round % 7),
+                         .symmetric = round % 2,
                          .scale_format = scale_formats[round % 3]};
         float x[64], y[64], scale, low = INFINITY, high = -INFINITY, size = ldexpf(1, (int)(random_bits() % 24) - 12);
         float shift = round % 5 == 0 ? 3.0f : 0.0f;
@@ -590,7 +632,8 @@ static void bf16_is(float x)
         return;
     }
     double expected = copysign(slow_round(fabs((double)x), 7, -126, 0x1p128), (double)x);
-    if ((double)got != expected || !signbit(got) != !signbit(x)) fail_msg("%a became %a, not %a", (double)x, (double)got, expected);
+    if ((double)got != expected || !signbit(got) != !signbit(x))
+        fail_msg("%a became %a, not %a", (double)x, (double)got, expected);
 }
 
 static void test_f16_exhaustive(void **state)
@@ -648,9 +691,10 @@ static void test_half_random(void **state)
         f16_is(clq_from_bits((clq_bits(x) & 0x87ffffff) | 0x30000000)); // exponents around float16's range
         f16_is(clq_from_bits((clq_bits(x) & 0x87ffffff) | 0x40000000));
     }
-    static const float edges[] = {65503.9f, 65504, 65519.996f, 65520, 65536, FLT_MAX, INFINITY, NAN, 0, 0x1p-24f, 0x1p-25f,
-                                  0x1.000002p-25f, 0x1p-26f, 0x1.fffffep-15f, 0x1p-14f, FLT_MIN, 0x1p-149f, 0x1.fefffep127f,
-                                  0x1.ffp127f};
+    static const float edges[] = {
+        65503.9f, 65504,   65519.996f, 65520,           65536,           FLT_MAX,  INFINITY,
+        NAN,      0,       0x1p-24f,   0x1p-25f,        0x1.000002p-25f, 0x1p-26f, 0x1.fffffep-15f,
+        0x1p-14f, FLT_MIN, 0x1p-149f,  0x1.fefffep127f, 0x1.ffp127f};
     for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) {
         f16_is(edges[i]);
         f16_is(-edges[i]);

@@ -152,7 +152,8 @@ static void test_file(void **state)
     munmap((void *)plain.map, plain.size);
     plain.map = NULL;
     assert_null(clq_file_at(&plain, 0));
-    static const uint64_t ranges[][2] = {{0, 10000}, {0, 0}, {10000, 0}, {1, 4095}, {4096, 4096}, {9999, 1}, {123, 8765}};
+    static const uint64_t ranges[][2] = {{0, 10000},   {0, 0},    {10000, 0}, {1, 4095},
+                                         {4096, 4096}, {9999, 1}, {123, 8765}};
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         uint64_t at = ranges[i][0], n = ranges[i][1];
         memset(a, 1, sizeof a);
@@ -162,8 +163,8 @@ static void test_file(void **state)
         assert_memory_equal(a, b, sizeof a);
         assert_memory_equal(a, bytes + at, n);
     }
-    static const uint64_t outside[][2] = {{0, 10001}, {10001, 0}, {9999, 2}, {UINT64_MAX, 1}, {UINT64_MAX, UINT64_MAX},
-                                          {1, UINT64_MAX}};
+    static const uint64_t outside[][2] = {
+        {0, 10001}, {10001, 0}, {9999, 2}, {UINT64_MAX, 1}, {UINT64_MAX, UINT64_MAX}, {1, UINT64_MAX}};
     for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
         assert_int_equal(clq_file_read(&mapped, outside[i][0], a, outside[i][1], &err), CLQ_BAD_INPUT);
         assert_int_equal(clq_file_read(&plain, outside[i][0], a, outside[i][1], &err), CLQ_BAD_INPUT);
@@ -308,7 +309,8 @@ static void put_scalar(clq_buf *b, const char *key, clq_gguf_type type, const vo
     clq_buf_append(b, bytes, n);
 }
 
-static void put_info(clq_buf *b, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type, uint64_t offset)
+static void put_info(clq_buf *b, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type,
+                     uint64_t offset)
 {
     put_string(b, name);
     clq_buf_u32(b, n_dims);
@@ -367,10 +369,7 @@ static uint64_t put_all_kinds(clq_buf *b)
     return n + 4;
 }
 
-static void pad_to(clq_buf *b, size_t alignment)
-{
-    clq_buf_zeros(b, (alignment - b->len % alignment) % alignment);
-}
+static void pad_to(clq_buf *b, size_t alignment) { clq_buf_zeros(b, (alignment - b->len % alignment) % alignment); }
 
 // Two tensors: [3, 32] q8_0 and [5] f32.
 static void sample_gguf(clq_buf *b, uint32_t alignment)
@@ -425,8 +424,10 @@ static void check_sample(const clq_source *s, const clq_buf *file)
     uint64_t data = s->tensors[0].codes.offset;
     for (int i = 0; i < 2; i++) {
         const clq_tensor *t = &s->tensors[i];
-        tensors[i] = (clq_gguf_tensor){.name = t->name, .ggml_type = (uint32_t)clq_format_at(t->type.format)->ggml_type,
-                                       .n_dims = t->n_dims, .offset = t->codes.offset - data};
+        tensors[i] = (clq_gguf_tensor){.name = t->name,
+                                       .ggml_type = (uint32_t)clq_format_at(t->type.format)->ggml_type,
+                                       .n_dims = t->n_dims,
+                                       .offset = t->codes.offset - data};
         memcpy(tensors[i].dims, t->dims, sizeof tensors[i].dims);
     }
     clq_buf again = {0};
@@ -489,15 +490,54 @@ static void test_gguf_truncated(void **state)
 
 typedef void (*maker)(clq_buf *b);
 
-static void bad_magic(clq_buf *b) { clq_buf_text(b, "GGUX"); clq_buf_zeros(b, 60); }
-static void old_version(clq_buf *b) { put_head(b, 1, 0, 0); clq_buf_zeros(b, 8); }
-static void new_version(clq_buf *b) { put_head(b, 4, 0, 0); clq_buf_zeros(b, 8); }
-static void big_endian(clq_buf *b) { put_head(b, 3u << 24, 0, 0); clq_buf_zeros(b, 8); }
-static void many_tensors(clq_buf *b) { put_head(b, 3, UINT64_MAX, 0); clq_buf_zeros(b, 64); }
-static void many_kvs(clq_buf *b) { put_head(b, 3, 0, UINT64_MAX / 13); clq_buf_zeros(b, 64); }
-static void signed_count(clq_buf *b) { put_head(b, 3, 1ull << 63, 1ull << 63); clq_buf_zeros(b, 64); }
-static void long_key(clq_buf *b) { put_head(b, 3, 0, 1); clq_buf_u64(b, UINT64_MAX - 7); clq_buf_zeros(b, 64); }
-static void no_key(clq_buf *b) { put_head(b, 3, 0, 1); put_string(b, ""); clq_buf_u32(b, 0); clq_buf_zeros(b, 64); }
+static void bad_magic(clq_buf *b)
+{
+    clq_buf_text(b, "GGUX");
+    clq_buf_zeros(b, 60);
+}
+static void old_version(clq_buf *b)
+{
+    put_head(b, 1, 0, 0);
+    clq_buf_zeros(b, 8);
+}
+static void new_version(clq_buf *b)
+{
+    put_head(b, 4, 0, 0);
+    clq_buf_zeros(b, 8);
+}
+static void big_endian(clq_buf *b)
+{
+    put_head(b, 3u << 24, 0, 0);
+    clq_buf_zeros(b, 8);
+}
+static void many_tensors(clq_buf *b)
+{
+    put_head(b, 3, UINT64_MAX, 0);
+    clq_buf_zeros(b, 64);
+}
+static void many_kvs(clq_buf *b)
+{
+    put_head(b, 3, 0, UINT64_MAX / 13);
+    clq_buf_zeros(b, 64);
+}
+static void signed_count(clq_buf *b)
+{
+    put_head(b, 3, 1ull << 63, 1ull << 63);
+    clq_buf_zeros(b, 64);
+}
+static void long_key(clq_buf *b)
+{
+    put_head(b, 3, 0, 1);
+    clq_buf_u64(b, UINT64_MAX - 7);
+    clq_buf_zeros(b, 64);
+}
+static void no_key(clq_buf *b)
+{
+    put_head(b, 3, 0, 1);
+    put_string(b, "");
+    clq_buf_u32(b, 0);
+    clq_buf_zeros(b, 64);
+}
 static void nul_key(clq_buf *b)
 {
     put_head(b, 3, 0, 1);
@@ -511,7 +551,12 @@ static void twice_key(clq_buf *b)
     for (int i = 0; i < 2; i++) put_scalar(b, "k", CLQ_GGUF_U8, "\1", 1);
     clq_buf_zeros(b, 64);
 }
-static void unknown_kind(clq_buf *b) { put_head(b, 3, 0, 1); put_scalar(b, "k", (clq_gguf_type)13, "\1", 1); clq_buf_zeros(b, 64); }
+static void unknown_kind(clq_buf *b)
+{
+    put_head(b, 3, 0, 1);
+    put_scalar(b, "k", (clq_gguf_type)13, "\1", 1);
+    clq_buf_zeros(b, 64);
+}
 static void long_array(clq_buf *b)
 {
     put_head(b, 3, 0, 1);
@@ -544,7 +589,8 @@ static void alignment_3(clq_buf *b) { alignment_of(b, CLQ_GGUF_U32, 3); }
 static void alignment_large(clq_buf *b) { alignment_of(b, CLQ_GGUF_U32, 1u << 31); }
 static void alignment_u64(clq_buf *b) { alignment_of(b, CLQ_GGUF_U64, 64); }
 
-static void one_tensor(clq_buf *b, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type, uint64_t offset)
+static void one_tensor(clq_buf *b, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type,
+                       uint64_t offset)
 {
     put_head(b, 3, 1, 0);
     put_info(b, name, n_dims, dims, type, offset);
@@ -590,14 +636,38 @@ static void test_gguf_broken(void **state)
         maker make;
         const char *says;
     } cases[] = {
-        {bad_magic, "header"}, {old_version, "version 1"}, {new_version, "version 4"}, {big_endian, "big-endian"},
-        {many_tensors, "more tensors"}, {many_kvs, "more metadata"}, {signed_count, "more metadata"}, {long_key, "key"},
-        {no_key, "key"}, {nul_key, "NUL"}, {twice_key, "twice"}, {unknown_kind, "unknown type"}, {long_array, "truncated"},
-        {deep_array, "truncated"}, {alignment_0, "alignment"}, {alignment_3, "alignment"}, {alignment_large, "alignment"},
-        {alignment_u64, "alignment"}, {five_dims, "5 dimensions"}, {zero_dim, "dimension of 0"}, {huge_product, "2^64"},
-        {huge_bytes, "past the file"}, {wrapping_bytes, "t"}, {wrapping_end, "past the file"}, {past_end, "past the file"},
-        {unaligned, "alignment"}, {unknown_type, "ggml type 4"}, {part_block, "whole"}, {no_name, "name"},
-        {overlap, "overlap"}, {twice_name, "twice"}, {split_alone, "parts"},
+        {bad_magic, "header"},
+        {old_version, "version 1"},
+        {new_version, "version 4"},
+        {big_endian, "big-endian"},
+        {many_tensors, "more tensors"},
+        {many_kvs, "more metadata"},
+        {signed_count, "more metadata"},
+        {long_key, "key"},
+        {no_key, "key"},
+        {nul_key, "NUL"},
+        {twice_key, "twice"},
+        {unknown_kind, "unknown type"},
+        {long_array, "truncated"},
+        {deep_array, "truncated"},
+        {alignment_0, "alignment"},
+        {alignment_3, "alignment"},
+        {alignment_large, "alignment"},
+        {alignment_u64, "alignment"},
+        {five_dims, "5 dimensions"},
+        {zero_dim, "dimension of 0"},
+        {huge_product, "2^64"},
+        {huge_bytes, "past the file"},
+        {wrapping_bytes, "t"},
+        {wrapping_end, "past the file"},
+        {past_end, "past the file"},
+        {unaligned, "alignment"},
+        {unknown_type, "ggml type 4"},
+        {part_block, "whole"},
+        {no_name, "name"},
+        {overlap, "overlap"},
+        {twice_name, "twice"},
+        {split_alone, "parts"},
     };
     char dir[256], path[256];
     new_folder(dir, "gguf");
@@ -681,7 +751,7 @@ static void write_st(const char *dir, const char *name, const char *header, uint
     clq_buf_free(&b);
 }
 
-#define ENTRY(name, dtype, shape, begin, end)                                                      \
+#define ENTRY(name, dtype, shape, begin, end)                                                                          \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
 static void test_safetensors(void **state)
@@ -691,8 +761,10 @@ static void test_safetensors(void **state)
     new_folder(dir, "st");
     make_path(path, dir, "x");
     // Not in order, an empty tensor, a scalar, metadata, padding behind the header.
-    write_st(dir, "x", "{\"__metadata__\":{\"format\":\"pt\"}," ENTRY("b", "F16", "[2,3]", 4, 16) ","
-             ENTRY("empty", "F32", "[0,7]", 4, 4) "," ENTRY("scalar", "F32", "[]", 0, 4) "}      ", 0, 16);
+    write_st(dir, "x",
+             "{\"__metadata__\":{\"format\":\"pt\"}," ENTRY("b", "F16", "[2,3]", 4, 16) "," ENTRY(
+                 "empty", "F32", "[0,7]", 4, 4) "," ENTRY("scalar", "F32", "[]", 0, 4) "}      ",
+             0, 16);
     clq_source *s = must_open(path, NULL);
     assert_int_equal(clq_source_container(s), CLQ_SAFETENSORS);
     assert_int_equal(clq_source_count(s), 3);
@@ -706,7 +778,8 @@ static void test_safetensors(void **state)
     float y[6];
     clq_error err;
     for (uint32_t i = 0; i < 3; i++)
-        assert_int_equal(clq_source_rows(s, i, 0, s->tensors[i].n_dims > 1 ? s->tensors[i].dims[0] : 1, y, &err), CLQ_OK);
+        assert_int_equal(clq_source_rows(s, i, 0, s->tensors[i].n_dims > 1 ? s->tensors[i].dims[0] : 1, y, &err),
+                         CLQ_OK);
     clq_source_close(s);
     // No tensor at all is a valid file.
     write_st(dir, "x", "{}", 0, 0);
@@ -812,7 +885,8 @@ static void test_shards(void **state)
     static const char index[] = "model.safetensors.index.json";
     write_st(dir, "s1.safetensors", one_a, 0, 4);
     write_st(dir, "s2.safetensors", one_b, 0, 4);
-    write_text(dir, index, "{\"metadata\":{\"total_size\":8},\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\"}}");
+    write_text(dir, index,
+               "{\"metadata\":{\"total_size\":8},\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\"}}");
     opens_with(dir, "ab", 3);
     write_text(dir, index, "{\"weight_map\":{\"a\":\"s1.safetensors\"}}");
     opens_with(dir, "a", 4);
@@ -865,8 +939,8 @@ static void test_shards(void **state)
 
 // ---- output ------------------------------------------------------------------------------------
 
-static clq_output *must_create(const char *path, bool folder, const clq_output_file *files, uint32_t n, uint64_t fingerprint,
-                               bool resume)
+static clq_output *must_create(const char *path, bool folder, const clq_output_file *files, uint32_t n,
+                               uint64_t fingerprint, bool resume)
 {
     clq_output *o;
     clq_error err;
@@ -906,7 +980,7 @@ static void test_output_file(void **state)
     clq_output_file file = {.name = "", .n_bytes = 10};
     clq_error err;
     clq_output *o = must_create(path, false, &file, 1, 1, false);
-    put(o, 0, 5, "56789"); // in any order
+    put(o, 0, 5, "56789");                                                     // in any order
     assert_int_equal(clq_output_write(o, 0, 6, "56789", 5, &err), CLQ_OUTPUT); // past the planned end
     assert_int_equal(clq_output_write(o, 0, UINT64_MAX, "56789", 5, &err), CLQ_OUTPUT);
     put(o, 0, 0, "01234");
@@ -976,7 +1050,8 @@ static void test_output_folder(void **state)
     new_folder(dir, "out");
     make_path(path, dir, "model");
     make_path(with_slash, dir, "model/");
-    clq_output_file files[] = {{.name = "config.json", .n_bytes = 2}, {.name = "1_Pooling/config.json", .n_bytes = 2},
+    clq_output_file files[] = {{.name = "config.json", .n_bytes = 2},
+                               {.name = "1_Pooling/config.json", .n_bytes = 2},
                                {.name = "model.safetensors", .n_bytes = 3}};
     clq_output *o = must_create(with_slash, true, files, 3, 1, false);
     put(o, 0, 0, "{}");
@@ -1023,8 +1098,11 @@ static void test_output_folder(void **state)
 static void record(clq_output *o, uint32_t tensor)
 {
     clq_error err;
-    clq_record r = {.tensor = tensor, .hash = 0x1111111111111111u * tensor,
-                    .stats = {.sum_x2 = tensor + 0.5, .sum_e2 = 0.25 * tensor, .max_error = 1.0 / (tensor + 1), .lost_groups = tensor}};
+    clq_record r = {
+        .tensor = tensor,
+        .hash = 0x1111111111111111u * tensor,
+        .stats = {
+            .sum_x2 = tensor + 0.5, .sum_e2 = 0.25 * tensor, .max_error = 1.0 / (tensor + 1), .lost_groups = tensor}};
     assert_int_equal(clq_output_record(o, &r, &err), CLQ_OK);
 }
 
@@ -1035,8 +1113,9 @@ static void has_records(const clq_output *o, uint32_t n)
     assert_int_equal(got, n);
     for (uint32_t i = 0; i < n; i++) {
         assert_int_equal(r[i].tensor, i);
-        assert_true(r[i].hash == 0x1111111111111111u * i && r[i].stats.sum_x2 == i + 0.5 && r[i].stats.sum_e2 == 0.25 * i &&
-                    r[i].stats.max_error == 1.0 / (i + 1) && r[i].stats.lost_groups == i);
+        assert_true(r[i].hash == 0x1111111111111111u * i && r[i].stats.sum_x2 == i + 0.5 &&
+                    r[i].stats.sum_e2 == 0.25 * i && r[i].stats.max_error == 1.0 / (i + 1) &&
+                    r[i].stats.lost_groups == i);
     }
 }
 
@@ -1151,10 +1230,18 @@ static void test_output_is_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),          cmocka_unit_test(test_kvs),          cmocka_unit_test(test_gguf_round_trip),
-        cmocka_unit_test(test_gguf_truncated), cmocka_unit_test(test_gguf_broken), cmocka_unit_test(test_gguf_split),
-        cmocka_unit_test(test_safetensors),   cmocka_unit_test(test_shards),       cmocka_unit_test(test_output_file),
-        cmocka_unit_test(test_output_folder), cmocka_unit_test(test_resume),       cmocka_unit_test(test_output_is_input),
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_kvs),
+        cmocka_unit_test(test_gguf_round_trip),
+        cmocka_unit_test(test_gguf_truncated),
+        cmocka_unit_test(test_gguf_broken),
+        cmocka_unit_test(test_gguf_split),
+        cmocka_unit_test(test_safetensors),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_output_file),
+        cmocka_unit_test(test_output_folder),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_output_is_input),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -63,10 +63,10 @@ inline void q2_K_group(__global const uchar *in, uint j, float y[16])
 
 __kernel GROUP void q2_K_encode(ENCODE32_ARGS)
 {
-    ENCODE256(q2_K_lanes, q2_K_group, sizeof(clq_block_q2_K));
+    ENCODE_LANES(q2_K_lanes, q2_K_group, 256, sizeof(clq_block_q2_K));
 }
 
 __kernel GROUP void q2_K_decode(DECODE32_ARGS)
 {
-    DECODE256(q2_K_group, sizeof(clq_block_q2_K));
+    DECODE_GROUPS(q2_K_group, 256, sizeof(clq_block_q2_K));
 }

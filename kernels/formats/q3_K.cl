@@ -108,10 +108,10 @@ inline void q3_K_group(__global const uchar *in, uint j, float y[16])
 
 __kernel GROUP void q3_K_encode(ENCODE32_ARGS)
 {
-    ENCODE256(q3_K_lanes, q3_K_group, sizeof(clq_block_q3_K));
+    ENCODE_LANES(q3_K_lanes, q3_K_group, 256, sizeof(clq_block_q3_K));
 }
 
 __kernel GROUP void q3_K_decode(DECODE32_ARGS)
 {
-    DECODE256(q3_K_group, sizeof(clq_block_q3_K));
+    DECODE_GROUPS(q3_K_group, 256, sizeof(clq_block_q3_K));
 }

@@ -25,10 +25,10 @@ inline void q4_K_group(__global const uchar *in, uint j, float y[16])
 
 __kernel GROUP void q4_K_encode(ENCODE32_ARGS)
 {
-    ENCODE256(q4_K_lanes, q4_K_group, sizeof(clq_block_q4_K));
+    ENCODE_LANES(q4_K_lanes, q4_K_group, 256, sizeof(clq_block_q4_K));
 }
 
 __kernel GROUP void q4_K_decode(DECODE32_ARGS)
 {
-    DECODE256(q4_K_group, sizeof(clq_block_q4_K));
+    DECODE_GROUPS(q4_K_group, 256, sizeof(clq_block_q4_K));
 }

@@ -35,10 +35,10 @@ inline void q5_K_group(__global const uchar *in, uint j, float y[16])
 
 __kernel GROUP void q5_K_encode(ENCODE32_ARGS)
 {
-    ENCODE256(q5_K_lanes, q5_K_group, sizeof(clq_block_q5_K));
+    ENCODE_LANES(q5_K_lanes, q5_K_group, 256, sizeof(clq_block_q5_K));
 }
 
 __kernel GROUP void q5_K_decode(DECODE32_ARGS)
 {
-    DECODE256(q5_K_group, sizeof(clq_block_q5_K));
+    DECODE_GROUPS(q5_K_group, 256, sizeof(clq_block_q5_K));
 }

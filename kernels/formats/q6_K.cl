@@ -64,10 +64,10 @@ inline void q6_K_group(__global const uchar *in, uint j, float y[16])
 
 __kernel GROUP void q6_K_encode(ENCODE32_ARGS)
 {
-    ENCODE256(q6_K_lanes, q6_K_group, sizeof(clq_block_q6_K));
+    ENCODE_LANES(q6_K_lanes, q6_K_group, 256, sizeof(clq_block_q6_K));
 }
 
 __kernel GROUP void q6_K_decode(DECODE32_ARGS)
 {
-    DECODE256(q6_K_group, sizeof(clq_block_q6_K));
+    DECODE_GROUPS(q6_K_group, 256, sizeof(clq_block_q6_K));
 }

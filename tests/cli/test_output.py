@@ -613,6 +613,7 @@ def test_row25_output_index_written(tmp_path):
     for name, shard in index["weight_map"].items():
         with open(tmp_path / "out" / shard, "rb") as f:
             assert name in json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+    shutil.rmtree(tmp_path / "out")
 
 
 # ---- memory ----
@@ -681,6 +682,8 @@ def test_row79_memory_is_bounded(tmp_path, kind, device):
     with open(tmp_path / "out.gguf", "rb") as f:
         f.seek(-len(expected), 2)
         assert f.read() == expected
+    src.unlink()  # pytest keeps its folders for a while
+    (tmp_path / "out.gguf").unlink()
 
 
 @slow
@@ -726,3 +729,4 @@ def test_row79_folder_memory(tmp_path):
         print(f"{kind}: peak {peak / 1024:.1f} MiB")
         assert p.returncode == 0 and peak * 1024 < 700e6
         shutil.rmtree(tmp_path / "out")
+    src.unlink()

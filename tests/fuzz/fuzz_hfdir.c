@@ -12,8 +12,15 @@
 #include "model/translate.h"
 
 static const char *const names[10] = {
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json",
-    "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "vocab.txt", "tokenizer.model",
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model.safetensors.index.json",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "vocab.txt",
+    "tokenizer.model",
     "generation_config.json",
 };
 

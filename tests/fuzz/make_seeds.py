@@ -78,6 +78,12 @@ def gguf(put, work):
     put("kinds", lambda p: gg(p, {"a.weight": like("F32", x), "b.weight": like("F16", x), "c": like("BF16", x)}, kinds))
     put("aligned", lambda p: gg(p, {"a": f32([1.0, 2.0])}, alignment=64))
     put("version2", lambda p: raw_gg(p, [ti("a", (2,))], body=b"\0" * 32, ver=2))
+    sizes = {2: 18, 3: 20, 6: 22, 7: 24, 8: 34, 10: 84, 11: 110, 12: 144, 13: 176, 14: 210}  # of a block
+    body, infos = b"", []
+    for number, size in sizes.items():
+        infos.append(ti(f"t{number}", (256 if number > 9 else 32, 2), number, len(body)))
+        body += bytes(k * 37 % 251 for k in range(2 * size)) + b"\0" * (-2 * size % 32)
+    put("blocks", lambda p: raw_gg(p, infos, body=body))
     llama(work / "llama", embd=32, ffn=32, heads=2, kv_heads=1, vocab=40)
     for kind in ("q8_0", "q4_0"):
         out = work / f"{kind}.gguf"

@@ -14,8 +14,9 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
 GGML_TYPES = {"q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8,
-              "q2_K": 10, "q3_K": 11, "q4_K": 12, "q5_K": 13, "q6_K": 14}
-BLOCK, SUPER = 32, 256  # of the simple types and of the _K types
+              "q2_K": 10, "q3_K": 11, "q4_K": 12, "q5_K": 13, "q6_K": 14,
+              "iq4_nl": 20, "iq4_xs": 23, "tq2_0": 35}
+BLOCK, SUPER = 32, 256  # of the simple types and of the others
 
 
 def blocks():

@@ -34,7 +34,8 @@ def sqnr(x, y):
 def folder_of(path, name):
     path.mkdir()
     shutil.copy(SAMPLES / name / "layer0_k_proj.safetensors", path / "model.safetensors")
-    config = {"model_type": "llama", "quantization_config": json.loads((SAMPLES / name / "quantization_config.json").read_text())}
+    settings = json.loads((SAMPLES / name / "quantization_config.json").read_text())
+    config = {"model_type": "llama", "quantization_config": settings}
     (path / "config.json").write_text(json.dumps(config))
     return path
 
@@ -87,9 +88,13 @@ TYPES = {"i8": (8, True, 0, False), "i8_asym": (8, False, 0, False), "i8_tensor"
          "i5_asym": (5, False, 0, False), "i6_g96": (6, True, 96, False), "i7": (7, True, 0, False)}
 
 
+# Both devices for one type of each kind, the default device for all.
+CASES = [(name, None) for name in TYPES] + \
+    [(name, "ref") for name in ("i8", "i8_asym", "i8_tensor", "i4_g128", "i4_asym_g64", "i3_g64")]
+
+
 @minilm
-@pytest.mark.parametrize("device", ["ref", None], ids=["ref", "default"])
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name, device", CASES)
 def test_write(tmp_path, name, device):
     """MiniLM: every Linear weight's scales, zero-points and codes are those of the rule, the rest is as it was."""
     bits, symmetric, group, per_tensor = TYPES[name]

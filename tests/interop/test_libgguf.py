@@ -13,7 +13,8 @@ libgguf = pytest.importorskip("libgguf")
 # ggml's number, elements and bytes of a block, where its float16 fields are.
 ALL_TYPES = {"q4_0": (2, 32, 18, [0]), "q4_1": (3, 32, 20, [0, 2]), "q5_0": (6, 32, 22, [0]), "q5_1": (7, 32, 24, [0, 2]),
              "q8_0": (8, 32, 34, [0]), "q2_K": (10, 256, 84, [80, 82]), "q3_K": (11, 256, 110, [108]),
-             "q4_K": (12, 256, 144, [0, 2]), "q5_K": (13, 256, 176, [0, 2]), "q6_K": (14, 256, 210, [208])}
+             "q4_K": (12, 256, 144, [0, 2]), "q5_K": (13, 256, 176, [0, 2]), "q6_K": (14, 256, 210, [208]),
+             "iq4_nl": (20, 32, 18, [0]), "iq4_xs": (23, 256, 136, [0]), "tq2_0": (35, 256, 66, [64])}
 KNOWN = {f["name"] for f in json.loads(ok("formats", "--json").stdout)}
 TYPES = {name: facts[0] for name, facts in ALL_TYPES.items() if name in KNOWN}
 for name, (number, elements, size, _) in ALL_TYPES.items():
