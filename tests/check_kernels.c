@@ -2,7 +2,9 @@
 // Walks the format table: every kernel, from every source dtype, in both forms and every lane width,
 // against its C reference on the same input, byte for byte. The inputs reach the ends of the range.
 //
-//   check_kernels [--device D] [--only NAME] [--tiny]     --tiny: shapes for Oclgrind
+//   check_kernels [--device D] [--only NAME] [--form vec1|vec4|vec8|vec16|wg] [--tiny]
+//
+// --tiny: shapes for Oclgrind.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +15,7 @@
 #include "ops/reduce.h"
 
 static uint64_t n_passed, n_failed;
-static const char *only, *selector;
+static const char *only, *selector, *form_only;
 static bool tiny;
 
 static uint64_t seed = 1;
@@ -239,6 +241,7 @@ static void check_form(clq_device *ref, int lanes, int work_groups)
     clq_error err;
     char form[32];
     snprintf(form, sizeof form, work_groups ? "wg" : "vec%d", lanes);
+    if (form_only && strcmp(form_only, form) != 0) return;
     if (clq_device_open(selector, &options, &dev, &err) != CLQ_OK) {
         printf("FAIL opening the device: %s\n", err.text);
         n_failed++;
@@ -294,6 +297,8 @@ int main(int argc, char **argv)
             selector = argv[++i];
         else if (i + 1 < argc && strcmp(argv[i], "--only") == 0)
             only = argv[++i];
+        else if (i + 1 < argc && strcmp(argv[i], "--form") == 0)
+            form_only = argv[++i];
     }
     clq_device *ref;
     if (clq_device_open("ref", NULL, &ref, NULL) != CLQ_OK) return 1;

@@ -670,6 +670,7 @@ def test_row86_without_mmap(tmp_path, device, error):
         ok("verify", src, tmp_path / ("pread-" + out), env=env)
 
 
+@pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="AddressSanitizer reserves more address space than the limit")
 def test_row86_no_address_space(tmp_path):
     """A sparse file larger than the address space that is left: planned, and its start read."""
     import resource
