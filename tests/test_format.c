@@ -67,7 +67,7 @@ static void test_golden(void **state)
         size_t len, n_blocks = n / f->info.block_elements;
         uint8_t *expected = read_golden(name, &len), *ours = malloc(len);
         assert_int_equal(len, n_blocks * f->info.block_bytes);
-        f->encode_ref(x, n_blocks, ours);
+        f->encode_ref(x, NULL, n_blocks, ours);
         for (size_t i = 0; i < len; i++)
             if (ours[i] != expected[i])
                 fail_msg("%s: byte %zu of block %zu is %02x, the oracle's %02x", f->info.name, i % f->info.block_bytes,
@@ -115,7 +115,7 @@ static void test_blocks_by_hand(void **state)
     x[4] = -126.5f;
     x[31] = -1.0f;
     clq_block_q8_0 q8;
-    clq_format_row(CLQ_Q8_0)->encode_ref(x, 1, &q8);
+    clq_format_row(CLQ_Q8_0)->encode_ref(x, NULL, 1, &q8);
     assert_int_equal(q8.d, 0x3c00); // 1.0
     assert_int_equal(q8.qs[0], 127);
     assert_int_equal(q8.qs[1], 1); // away from zero
@@ -131,7 +131,7 @@ static void test_blocks_by_hand(void **state)
     x[16] = -7.0f;
     x[17] = 8.0f; // the same magnitude, later: code 16 is cut to 15
     clq_block_q4_0 q4;
-    clq_format_row(CLQ_Q4_0)->encode_ref(x, 1, &q4);
+    clq_format_row(CLQ_Q4_0)->encode_ref(x, NULL, 1, &q4);
     assert_int_equal(q4.d, 0x3c00);
     assert_int_equal(q4.qs[0], 0 | 1 << 4); // elements 0 and 16
     assert_int_equal(q4.qs[1], 15 | 15 << 4);
@@ -139,7 +139,7 @@ static void test_blocks_by_hand(void **state)
 
     for (int i = 0; i < 32; i++) x[i] = (float)i - 10.0f;
     clq_block_q5_1 q5;
-    clq_format_row(CLQ_Q5_1)->encode_ref(x, 1, &q5);
+    clq_format_row(CLQ_Q5_1)->encode_ref(x, NULL, 1, &q5);
     assert_int_equal(q5.d, 0x3c00);
     assert_int_equal(q5.m, 0xc900); // -10.0
     for (int j = 0; j < 16; j++) assert_int_equal(q5.qs[j], j | j << 4);

@@ -68,7 +68,7 @@ static void encode_piece(void *ctx, uint64_t begin, uint64_t end)
         uint64_t at = u * w->unit, n = w->n_elements - at < w->unit ? w->n_elements - at : w->unit;
         uint64_t n_blocks = n / f->info.block_elements;
         uint8_t *out = (uint8_t *)w->a->codes + at / f->info.block_elements * f->info.block_bytes;
-        f->encode_ref(w->x + at, n_blocks, out);
+        f->encode_ref(w->x + at, NULL, n_blocks, out);
         f->decode_ref(out, n_blocks, y);
         measure(w->x + at, y, n, &w->stats[begin / PIECE]);
     }

@@ -66,7 +66,7 @@ static clq_status make_tile(const clq_tile *like, clq_tile *t, void **bytes, clq
         return clq_fail_memory(err, n * sizeof *x);
     }
     fill(x, (uint32_t)n);
-    clq_format_row(stored)->encode_ref(x, n / block, *bytes);
+    clq_format_row(stored)->encode_ref(x, NULL, n / block, *bytes);
     t->src = *bytes;
     t->src_bytes = n / block * clq_format_at(stored)->block_bytes;
     free(x);

@@ -13,8 +13,9 @@ typedef struct clq_format {
     clq_kind kind;
     const char *st_name; // dtype in safetensors headers, NULL: none
     int scale_offset;    // of the block's float16 scale, -1: none
-    // The specification of the format. n_blocks blocks; x, blocks and y must not overlap.
-    void (*encode_ref)(const float *x, uint64_t n_blocks, void *blocks);
+    // The specification of the format. n_blocks blocks; x, blocks and y must not overlap. importance: NULL, or
+    // a weight >= 0 for each element (an importance matrix's row), and then x is one whole row.
+    void (*encode_ref)(const float *x, const float *importance, uint64_t n_blocks, void *blocks);
     void (*decode_ref)(const void *blocks, uint64_t n_blocks, float *y);
 } clq_format;
 

@@ -4,8 +4,9 @@
 #include "format/codecs.h"
 #include "format/iq4.h"
 
-void clq_iq4_nl_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_iq4_nl_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_iq4_nl *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
         float scale = clq_iq4_fit(x);

@@ -9,8 +9,9 @@
 #include "format/iq4.h"
 #include "format/search.h"
 
-void clq_iq4_xs_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_iq4_xs_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_iq4_xs *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         float scale[8], largest = 0, signed_largest = 0;

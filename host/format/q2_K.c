@@ -16,8 +16,9 @@ static clq_half quantize_scales(const float s[16], float largest, int shift, uin
     return clq_f32_to_f16(largest / 15.0f);
 }
 
-void clq_q2_K_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q2_K_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q2_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         uint8_t q[256];

@@ -66,8 +66,9 @@ static void put_scale(uint8_t s[12], int j, int code) // code 0..63
     s[8 + j % 4] |= (uint8_t)(code >> 4 << 2 * (j / 4));
 }
 
-void clq_q3_K_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q3_K_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q3_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         int8_t q[256];

@@ -10,8 +10,9 @@ static unsigned code(float v)
     return (unsigned)(q < 15 ? q : 15) & 15;
 }
 
-void clq_q4_0_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q4_0_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q4_0 *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
         float amax = 0.0f, m = 0.0f;

@@ -8,8 +8,9 @@
 #include "format/kscales.h"
 #include "format/search.h"
 
-void clq_q4_K_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q4_K_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q4_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         uint8_t q[256];

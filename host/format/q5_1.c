@@ -11,8 +11,9 @@ static unsigned code(float v)
     return (unsigned)clq_trunc_x86(v + 0.5f) & 31;
 }
 
-void clq_q5_1_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q5_1_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q5_1 *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
         float min = FLT_MAX, max = -FLT_MAX;

@@ -4,8 +4,9 @@
 #include "format/codecs.h"
 #include "format/kscales.h"
 
-void clq_q5_K_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q5_K_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q5_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         uint8_t q[256];

@@ -8,8 +8,9 @@
 #include "format/codecs.h"
 #include "format/search.h"
 
-void clq_q6_K_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q6_K_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q6_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         int8_t q[256];

@@ -6,8 +6,9 @@
 #include "base/half.h"
 #include "format/codecs.h"
 
-void clq_q8_0_encode_ref(const float *x, uint64_t n_blocks, void *blocks)
+void clq_q8_0_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
+    (void)importance;
     clq_block_q8_0 *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
         float amax = 0.0f;

@@ -175,7 +175,7 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
     for (uint64_t k = 0; x && stored && codes && k < tile->rows; k++) {
         row_floats(r, e, first + k, stored, x);
         if (!inputs && e->type.format != CLQ_INT) {
-            f->encode_ref(x, e->cols / f->info.block_elements, codes);
+            f->encode_ref(x, NULL, e->cols / f->info.block_elements, codes);
             f->decode_ref(codes, e->cols / f->info.block_elements, y);
         }
         for (uint64_t i = 0; i < e->cols; i++)
