@@ -290,6 +290,25 @@ static clq_status decode_blocks(cl_lane *l, input *in, clq_error *err)
     return CLQ_OK;
 }
 
+// What the format's encode kernel looks up, on the device; NULL: nothing.
+static clq_status table_of(clq_opencl *d, clq_format_id format, cl_mem *table, clq_error *err)
+{
+    const clq_format *f = clq_format_row(format);
+    if (f->table && !d->tables[format]) {
+        size_t n_bytes;
+        cl_int code;
+        const void *bytes = f->table(&n_bytes);
+        d->tables[format] =
+            clCreateBuffer(d->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, n_bytes, (void *)bytes, &code);
+        if (code != CL_SUCCESS) {
+            d->tables[format] = NULL;
+            return clq_cl_fail(err, code, "the table of %s, %zu bytes", f->info.name, n_bytes);
+        }
+    }
+    *table = d->tables[format];
+    return CLQ_OK;
+}
+
 static clq_status encode_blocks(cl_lane *l, const input *in, clq_error *err)
 {
     clq_opencl *d = device_of(l);
@@ -299,9 +318,11 @@ static clq_status encode_blocks(cl_lane *l, const input *in, clq_error *err)
     CLQ_TRY(kernel_for(l, &t->type, in->format, "encode", &k, err));
     cl_uint n_blocks = blocks_of(t->type.format, n);
     l->n_stats = groups_of(t->type.format, n);
+    cl_mem table;
+    CLQ_TRY(table_of(d, t->type.format, &table, err));
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(n_blocks), CLQ_ARG(l->codes.mem),
-                      CLQ_ARG(l->stats.mem)};
-    return clq_launch(d, k, l->n_stats, args, 5, &l->uploaded, err);
+                      CLQ_ARG(l->stats.mem), CLQ_ARG(table)};
+    return clq_launch(d, k, l->n_stats, args, table ? 6 : 5, &l->uploaded, err);
 }
 
 // (min, max) of stretches of `len` elements.
