@@ -410,6 +410,19 @@ inline void far_put_half(__global uchar *p, float x)
     *(__global ushort *)p = float_to_half_bits(x);
 }
 
+// 4 x 7 sign bits and a scale code, a little-endian word at an even address.
+inline void put_signs(const uchar signs[4], uint code, __global uchar *out)
+{
+    uint word = signs[0] | (uint)signs[1] << 7 | (uint)signs[2] << 14 | (uint)signs[3] << 21 | code << 28;
+    ((__global ushort *)out)[0] = (ushort)word;
+    ((__global ushort *)out)[1] = (ushort)(word >> 16);
+}
+
+inline uint get_word(__global const uchar *in)
+{
+    return ((__global const ushort *)in)[0] | (uint)((__global const ushort *)in)[1] << 16;
+}
+
 // ---- decoding ----
 
 // The elements of the vector `index`; bit i of signs set: negative.
