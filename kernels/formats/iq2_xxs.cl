@@ -13,7 +13,7 @@
 #define CB_REFIT 2
 #define CB_TWICE 0
 #define CB_PLAIN 2
-#include "codebook.cl"
+#include "codebook_search.cl"
 
 inline void iq2_xxs_block(__global const src_t *x, size_t first, __global const float *importance,
                             __global const uint *table, __global uchar *out)
