@@ -142,7 +142,7 @@ static uint32_t smaller_group(uint64_t cols)
 static clq_format_id smaller_block(clq_format_id format)
 {
     switch (format) {
-    case CLQ_Q2_K: case CLQ_Q3_K: case CLQ_TQ2_0: return CLQ_Q4_0;
+    case CLQ_Q2_K: case CLQ_Q3_K: case CLQ_TQ1_0: case CLQ_TQ2_0: case CLQ_Q2_0: return CLQ_Q4_0;
     case CLQ_Q4_K: return CLQ_Q5_0;
     case CLQ_Q5_K: return CLQ_Q5_1;
     case CLQ_Q6_K: return CLQ_Q8_0;
