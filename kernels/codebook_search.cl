@@ -132,7 +132,7 @@ inline uint take_signs(float *x, const float *weight)
 }
 
 #if CB_REFIT == 2
-// clq_codebook.c: first_fit, a group of 32 in each lane.
+// clq_fit_positive with q_max 4, a group of 32 in each lane.
 inline vfloat first_fit(const vfloat x[32], const vfloat weight[32])
 {
     vfloat largest = 0.0f, least = 0.0f, sum_qx = 0.0f, sum_qq = 0.0f;
@@ -142,7 +142,8 @@ inline vfloat first_fit(const vfloat x[32], const vfloat weight[32])
     vfloat best_inverse = 4.0f / largest, q[32];
     for (int k = -5; k <= 4; k++) {
         if (k == 0) continue;
-        vfloat inverse = k == -5 ? best_inverse : (0.1f * (float)k + 4.0f) / largest, scale = 1.0f / inverse, error = 0.0f;
+        vfloat inverse = k == -5 ? best_inverse : (0.1f * (float)k + 4.0f) / largest;
+        vfloat scale = 1.0f / inverse, error = 0.0f;
         for (uint i = 0; i < 32; i++) {
             vint l = nearest(inverse * x[i]);
             l = k == -5 ? l & 255 : min(l, (vint)4);

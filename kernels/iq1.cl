@@ -102,7 +102,8 @@ inline uint iq1_point(__global const uint *table, uint vector, const float *x, c
 }
 
 // clq_iq1_sum.
-inline void iq1_sum(uint point, const float *x, const float *weight, bool down, float factor, float *sum_qx, float *sum_qq)
+inline void iq1_sum(uint point, const float *x, const float *weight, bool down, float factor, float *sum_qx,
+                    float *sum_qq)
 {
     for (uint i = 0; i < 8; i++) {
         float q = ((float)(point >> 2 * i & 3) + (down ? -1.125f : -0.875f)) * factor;

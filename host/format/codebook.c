@@ -53,8 +53,8 @@ static uint32_t point_of(const clq_codebook *c, const clq_grid *g, float inverse
     return *on_grid ? v : nearest_candidate(g, entry, scale, x, root);
 }
 
-static void sum(const clq_grid *g, uint32_t n, const uint32_t *points, const float *x, const float *weight, float *sum_qx,
-                float *sum_qq)
+static void sum(const clq_grid *g, uint32_t n, const uint32_t *points, const float *x, const float *weight,
+                float *sum_qx, float *sum_qq)
 {
     *sum_qx = *sum_qq = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -93,60 +93,6 @@ static uint8_t take_signs(float x[8], const float weight[8], bool even)
     return signs & 127;
 }
 
-// iq2_xxs: the scale of x ~ scale * q, q at most 4, from which its candidates start. A q of the result can
-// be negative, where x is; it is kept as a byte between sweeps, and is then 256 more.
-static float first_fit(const float x[32], const float weight[32])
-{
-    enum { N = 32, MOST = 4 };
-    float largest = 0;
-    for (int i = 0; i < N; i++)
-        if (x[i] > largest) largest = x[i];
-    if (largest < 1e-15f) return 0;
-    float best_inverse = MOST / largest, least = 0;
-    for (int k = -5; k <= 4; k++) { // -5 stands for the plain candidate, which comes first
-        if (k == 0) continue;
-        float inverse = k == -5 ? best_inverse : (0.1f * (float)k + MOST) / largest, scale = 1 / inverse, error = 0;
-        for (int i = 0; i < N; i++) {
-            int l = clq_nearest(inverse * x[i]);
-            l = k == -5 ? l & 255 : l < MOST ? l : MOST;
-            float e = x[i] - scale * (float)l;
-            error += weight[i] * e * e;
-        }
-        if (k > -5 && !(error < least)) continue;
-        least = error;
-        best_inverse = inverse;
-    }
-    uint8_t q[N];
-    float sum_qx = 0, sum_qq = 0;
-    for (int i = 0; i < N; i++) {
-        int l = clq_nearest(best_inverse * x[i]);
-        if (l > MOST) l = MOST;
-        q[i] = (uint8_t)l;
-        sum_qx += weight[i] * x[i] * (float)l;
-        sum_qq += weight[i] * (float)l * (float)l;
-    }
-    for (int sweep = 0, changed = 1; sweep < 5 && changed; sweep++) {
-        changed = 0;
-        for (int i = 0; i < N; i++) {
-            float w = weight[i], l = q[i];
-            float qx = sum_qx - w * x[i] * l, qq = sum_qq - w * l * l;
-            if (!(qx > 0 && qq > 0)) continue;
-            int other = clq_nearest(x[i] * qq / qx);
-            if (other > MOST) other = MOST;
-            if (other == q[i]) continue;
-            qx += w * x[i] * (float)other;
-            qq += w * (float)other * (float)other;
-            if (qx * qx * sum_qq > sum_qx * sum_qx * qq) {
-                q[i] = (uint8_t)other;
-                sum_qx = qx;
-                sum_qq = qq;
-                changed = 1;
-            }
-        }
-    }
-    return sum_qq > 0 ? sum_qx / sum_qq : 0;
-}
-
 // Scale of a group of magnitudes, and its points; false: the group is zero, nothing of it is stored.
 static bool fit_group(const clq_codebook *c, const clq_grid *g, const float *x, const float *weight, uint32_t *points,
                       float *scale_out)
@@ -160,7 +106,8 @@ static bool fit_group(const clq_codebook *c, const clq_grid *g, const float *x, 
     *scale_out = 0;
     if (c->smallest > 0 ? largest < c->smallest : largest == 0) return false;
     if (c->fits_first) {
-        scale = first_fit(x, weight);
+        uint8_t q[32];
+        scale = clq_fit_positive((int)n, 4, x, weight, q);
         range = scale * (float)c->n_levels;
         if (range <= 0) return false;
     } else {
@@ -199,32 +146,33 @@ static bool fit_group(const clq_codebook *c, const clq_grid *g, const float *x, 
     return true;
 }
 
-void clq_importance_weights(int n, const float *x, const float *importance, float sigma2, float *weight)
+// The weights of a group's elements; importance: of the group, or NULL.
+static void weigh(const clq_codebook *c, const float *x, const float *importance, float sigma2, float *weight)
 {
-    for (int i = 0; i < n; i++) weight[i] = (importance ? importance[i] : 1.0f) * sqrtf(sigma2 + x[i] * x[i]);
+    if (importance || c->plain_one) {
+        clq_weigh((int)c->group, x, importance, sigma2, weight);
+        return;
+    }
+    for (uint32_t i = 0; i < c->group; i++) {
+        float square = x[i] * x[i];
+        weight[i] = c->plain_sigma > 0 ? c->plain_sigma * sigma2 + square : square;
+    }
 }
 
 void clq_codebook_block(const clq_codebook *c, const float *x, const float *importance, clq_codebook_fit *fit)
 {
     const clq_grid *g = clq_grid_get(c->grid);
-    float sum_x2 = 0;
     memset(fit, 0, sizeof *fit);
-    for (int i = 0; i < 256; i++) sum_x2 += x[i] * x[i];
-    float sigma2 = (c->sigma_twice ? 2 * sum_x2 : sum_x2) / 256;
+    float sum_x2 = clq_sum_squares(x, 256), sigma2 = (c->sigma_twice ? 2 * sum_x2 : sum_x2) / 256;
     for (uint32_t at = 0; at < 256; at += c->group) {
         float magnitude[32], weight[32], *scale = &fit->scale[at / c->group];
         uint32_t points[8];
         uint8_t *signs = fit->signs + at / 8;
         memcpy(magnitude, x + at, c->group * sizeof *x);
-        if (importance || c->plain_one)
-            clq_importance_weights((int)c->group, x + at, importance ? importance + at : NULL, sigma2, weight);
-        else
-            for (uint32_t i = 0; i < c->group; i++) {
-                float square = x[at + i] * x[at + i];
-                weight[i] = c->plain_sigma > 0 ? c->plain_sigma * sigma2 + square : square;
-            }
+        weigh(c, x + at, importance ? importance + at : NULL, sigma2, weight);
         uint8_t own_signs[4];
-        for (uint32_t i = 0; i < c->group; i += 8) own_signs[i / 8] = take_signs(magnitude + i, weight + i, c->even_signs);
+        for (uint32_t i = 0; i < c->group; i += 8)
+            own_signs[i / 8] = take_signs(magnitude + i, weight + i, c->even_signs);
         if (!fit_group(c, g, magnitude, weight, points, scale)) continue;
         fit->stored[at / c->group] = true;
         uint8_t flip = *scale < 0 ? (c->even_signs ? 127 : 255) : 0;

@@ -78,9 +78,6 @@ float clq_codebook_scales(const clq_codebook_fit *fit, int n, uint8_t codes[16])
 // The elements of the vector `index`: scale * level, bit i of signs set: negative.
 void clq_codebook_values(const clq_grid *g, uint32_t index, uint32_t signs, float scale, float *y);
 
-// weight[i] of n elements of a block whose weighed mean square is sigma2.
-void clq_importance_weights(int n, const float *x, const float *importance, float sigma2, float *weight);
-
 // The sign bits of a byte from 7 stored ones.
 static inline uint8_t clq_even_signs(uint32_t seven)
 {

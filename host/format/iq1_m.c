@@ -56,7 +56,8 @@ static bool side_of(int side, int half)
     return side >> !half & 1;
 }
 
-static bool fit_group(const clq_grid *g, const float *x, const float *weight, uint32_t points[2], float *scale, int *side)
+static bool fit_group(const clq_grid *g, const float *x, const float *weight, uint32_t points[2], float *scale,
+                      int *side)
 {
     float largest = 0;
     uint8_t order[32], levels[16];
@@ -85,7 +86,7 @@ static bool fit_group(const clq_grid *g, const float *x, const float *weight, ui
 static void weights(const float *x, const float *importance, float sigma2, float weight[16])
 {
     if (importance)
-        clq_importance_weights(16, x, importance, sigma2, weight);
+        clq_weigh(16, x, importance, sigma2, weight);
     else
         for (int i = 0; i < 16; i++) weight[i] = x[i] * x[i];
 }
@@ -96,12 +97,10 @@ void clq_iq1_m_encode_ref(const float *x, const float *importance, uint64_t n_bl
     const clq_grid *g = clq_grid_get(CLQ_GRID_ID_IQ1);
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         const float *own = importance ? importance + 256 * i : NULL;
-        float sum_x2 = 0, scale[16], max_scale = 0, weight[16];
+        float sigma2 = 2 * clq_sum_squares(x, 256) / 256, scale[16], max_scale = 0, weight[16];
         uint32_t points[16][2];
         int side[16];
         memset(&b[i], 0, sizeof b[i]);
-        for (int k = 0; k < 256; k++) sum_x2 += x[k] * x[k];
-        float sigma2 = 2 * sum_x2 / 256;
         for (int j = 0; j < 16; j++) {
             weights(x + 16 * j, own ? own + 16 * j : NULL, sigma2, weight);
             if (!fit_group(g, x + 16 * j, weight, points[j], &scale[j], &side[j])) {

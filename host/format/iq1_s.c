@@ -38,7 +38,8 @@ static bool best_split(const float *x, const float *weight, const uint8_t *order
     return found;
 }
 
-static bool fit_group(const clq_grid *g, const float *x, const float *weight, uint16_t index[4], float *scale, bool *down)
+static bool fit_group(const clq_grid *g, const float *x, const float *weight, uint16_t index[4], float *scale,
+                      bool *down)
 {
     float largest = 0;
     uint8_t order[32], levels[32];
@@ -71,15 +72,13 @@ void clq_iq1_s_encode_ref(const float *x, const float *importance, uint64_t n_bl
     clq_block_iq1_s *b = blocks;
     const clq_grid *g = clq_grid_get(CLQ_GRID_ID_IQ1);
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
-        float sum_x2 = 0, scale[8], max_scale = 0;
+        float sigma2 = 2 * clq_sum_squares(x, 256) / 256, scale[8], max_scale = 0;
         bool down[8];
         memset(&b[i], 0, sizeof b[i]);
-        for (int k = 0; k < 256; k++) sum_x2 += x[k] * x[k];
         for (int j = 0; j < 8; j++) {
             float weight[32];
             uint16_t index[4];
-            clq_importance_weights(32, x + 32 * j, importance ? importance + 256 * i + 32 * j : NULL, 2 * sum_x2 / 256,
-                                   weight);
+            clq_weigh(32, x + 32 * j, importance ? importance + 256 * i + 32 * j : NULL, sigma2, weight);
             if (!fit_group(g, x + 32 * j, weight, index, &scale[j], &down[j])) {
                 scale[j] = 0;
                 down[j] = false;

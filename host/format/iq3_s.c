@@ -42,7 +42,8 @@ void clq_iq3_s_decode_ref(const void *blocks, uint64_t n_blocks, float *y)
         for (uint32_t v = 0; v < 64; v++) {
             int sc = b[i].scales[v / 16] >> (v / 8 % 2 ? 4 : 0) & 15;
             uint32_t index = b[i].qs[v] | (uint32_t)(b[i].qh[v / 8] >> v % 8 & 1) << 8;
-            clq_codebook_values(g, index, (uint32_t)b[i].signs[v / 2] >> 4 * (v % 2), d * (float)(1 + 2 * sc), y + 4 * v);
+            uint32_t signs = (uint32_t)b[i].signs[v / 2] >> 4 * (v % 2);
+            clq_codebook_values(g, index, signs, d * (float)(1 + 2 * sc), y + 4 * v);
         }
     }
 }

@@ -35,7 +35,8 @@ void clq_iq3_xxs_decode_ref(const void *blocks, uint64_t n_blocks, float *y)
         for (uint32_t v = 0; v < 64; v++) {
             uint32_t word = clq_get_signs(b[i].qs + 64 + v / 8 * 4);
             float scale = d * (0.5f + (float)(word >> 28)) * 0.5f;
-            clq_codebook_values(g, b[i].qs[v], clq_even_signs(word >> 7 * (v / 2 % 4) & 127) >> 4 * (v % 2), scale, y + 4 * v);
+            uint32_t signs = clq_even_signs(word >> 7 * (v / 2 % 4) & 127);
+            clq_codebook_values(g, b[i].qs[v], signs >> 4 * (v % 2), scale, y + 4 * v);
         }
     }
 }

@@ -9,7 +9,9 @@
 static const uint32_t file_types[CLQ_INT] = { // llama.cpp's general.file_type
     [CLQ_F32] = 0, [CLQ_F16] = 1, [CLQ_Q4_0] = 2, [CLQ_Q4_1] = 3, [CLQ_Q8_0] = 7, [CLQ_Q5_0] = 8, [CLQ_Q5_1] = 9,
     [CLQ_BF16] = 32, [CLQ_Q2_K] = 10, [CLQ_Q3_K] = 11, [CLQ_Q4_K] = 14, [CLQ_Q5_K] = 16, [CLQ_Q6_K] = 18,
-    [CLQ_IQ4_NL] = 25, [CLQ_IQ4_XS] = 30, [CLQ_TQ2_0] = 37,
+    [CLQ_IQ2_XXS] = 19, [CLQ_IQ2_XS] = 20, [CLQ_IQ3_XXS] = 23, [CLQ_IQ1_S] = 24, [CLQ_IQ3_S] = 26, [CLQ_IQ2_S] = 28,
+    [CLQ_IQ1_M] = 31, [CLQ_IQ4_NL] = 25, [CLQ_IQ4_XS] = 30, [CLQ_TQ1_0] = 36, [CLQ_TQ2_0] = 37,
+    [CLQ_MXFP4] = 38, [CLQ_NVFP4] = 39, [CLQ_Q1_0] = 40, [CLQ_Q2_0] = 41,
 };
 
 // The format that most elements have: what the file "mostly" is.

@@ -142,10 +142,11 @@ static uint32_t smaller_group(uint64_t cols)
 static clq_format_id smaller_block(clq_format_id format)
 {
     switch (format) {
-    case CLQ_Q2_K: case CLQ_Q3_K: case CLQ_TQ2_0: return CLQ_Q4_0;
+    case CLQ_Q2_K: case CLQ_Q3_K: case CLQ_TQ1_0: case CLQ_TQ2_0: case CLQ_Q2_0: return CLQ_Q4_0;
     case CLQ_Q4_K: return CLQ_Q5_0;
     case CLQ_Q5_K: return CLQ_Q5_1;
     case CLQ_Q6_K: return CLQ_Q8_0;
+    case CLQ_IQ1_S: case CLQ_IQ1_M: case CLQ_IQ2_XXS: case CLQ_IQ2_XS: case CLQ_IQ2_S: case CLQ_IQ3_XXS: case CLQ_IQ3_S:
     case CLQ_IQ4_XS: return CLQ_IQ4_NL;
     default: return CLQ_F16;
     }

@@ -84,7 +84,8 @@ inline void iq1_m_block(__global const src_t *x, size_t first, __global const fl
             uint index = table[points[2 * j + v]];
             out[2 * j + v] = (uchar)index;
             high |= (index >> 8 | (down && max_scale != 0.0f ? 8 : 0)) << 4 * v;
-            iq1_sum(points[2 * j + v], value + 16 * j + 8 * v, weight + 16 * j + 8 * v, down, (float)(2 * code + 1), &qx, &qq);
+            uint at = 16 * j + 8 * v;
+            iq1_sum(points[2 * j + v], value + at, weight + at, down, (float)(2 * code + 1), &qx, &qq);
         }
         out[32 + j] = (uchar)high;
     }
