@@ -44,9 +44,7 @@ def test_convert(f32, tmp_path, name):
 
 @pytest.mark.parametrize("device", ["ref", None], ids=["ref", "default"])
 @pytest.mark.parametrize("name", ["q8_0", "q6_K", "q4_K", "iq4_xs"])
-def test_quantize(f32, tmp_path, name, device):
+def test_quantize(tmp_path, name, device):
     ok("quantize", MODEL, tmp_path / "out.gguf", "--type", name, *(["--device", device] if device else []))
     ours = words(tmp_path / "out.gguf")
-    assert all(map(plausible, ours)), ours
-    if name == "q8_0":
-        assert [text[:8] for text in ours] == [text[:8] for text in f32]
+    assert all(map(plausible, ours)), ours  # test_tiny_llama.py measures how near the predictions are
