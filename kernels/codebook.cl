@@ -24,16 +24,13 @@
 #define CB_PLAIN 0
 #endif
 
-#ifndef IMPORTANCE
-#define IMPORTANCE 0
-#endif
 #if IMPORTANCE
 #define CODEBOOK_ARGS                                                                              \
     ENCODE32_ARGS, __global const uint *restrict table, __global const float *importance, uint blocks_per_row
-#define IMPORTANCE_OF(b) (importance + (size_t)((b) % blocks_per_row) * 256)
+#define CODEBOOK_ROW(b) (importance + (size_t)((b) % blocks_per_row) * 256)
 #else
 #define CODEBOOK_ARGS ENCODE32_ARGS, __global const uint *restrict table
-#define IMPORTANCE_OF(b) ((__global const float *)0)
+#define CODEBOOK_ROW(b) ((__global const float *)0)
 #endif
 
 #define CB_MASK ((1 << CB_BITS) - 1)
@@ -51,7 +48,7 @@ __constant char cb_levels[] = {CB_LEVELS};
     for (uint b = begin + (WG ? get_local_id(0) : 0); b < end; b += WG ? UNITS : 1) {              \
         size_t at = first + (size_t)b * 256;                                                       \
         __global uchar *to = out + (size_t)b * (BYTES);                                            \
-        BLOCK(x, at, IMPORTANCE_OF(b), table, to);                                                 \
+        BLOCK(x, at, CODEBOOK_ROW(b), table, to);                                                 \
         for (uint j = 0; j < 16; j++) {                                                            \
             float own[16];                                                                         \
             DECODE_GROUP(to, j, own);                                                              \

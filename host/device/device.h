@@ -17,6 +17,7 @@ typedef struct clq_tile {
     bool decode_only;        // codes is the input (src), floats are the result
     bool range_only;         // only min and max of the tile: the first pass of CLQ_PER_TENSOR
     uint64_t range_len;      // range_only: a pair for each stretch of so many elements; 0: one for all
+    const float *importance; // a weight >= 0 for each column, NULL: none. Formats may ignore it
     float scale;             // CLQ_PER_TENSOR: known from the first pass
     int8_t zero_point;
     const float *scales;     // decode_only of CLQ_INT: as floats, [rows, groups] (or one)

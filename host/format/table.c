@@ -11,18 +11,22 @@
 #include "format/codecs.h"
 
 #define EXACT true
+#define IGNORED CLQ_WEIGHTS_IGNORED
+#define USED CLQ_WEIGHTS_USED
+#define BY_ROW CLQ_WEIGHTS_BY_ROW
 #define FLOAT CLQ_KIND_FLOAT
 #define OPAQUE CLQ_KIND_OPAQUE
 #define NEEDED true
 #define USEFUL false
 static const clq_format formats[CLQ_FORMAT_COUNT] = {
-#define CLQ_CODEC(ID, name_, ggml, st, elements, bytes, scale, exactness, bound)                   \
+#define CLQ_CODEC(ID, name_, ggml, st, elements, bytes, scale, exactness, bound, weights_)         \
     [CLQ_##ID] = {                                                                                 \
         .info = {.name = #name_, .ggml_type = ggml, .block_elements = elements,                    \
                  .block_bytes = bytes, .has_codec = true, .exact = exactness,                      \
                  .error_bound = bound},                                                            \
         .kind = CLQ_KIND_CODEC,                                                                    \
         .scale_offset = scale,                                                                     \
+        .weights = weights_,                                                                       \
         .st_name = st,                                                                             \
         .encode_ref = clq_##name_##_encode_ref,                                                    \
         .decode_ref = clq_##name_##_decode_ref,                                                    \
@@ -33,6 +37,7 @@ static const clq_format formats[CLQ_FORMAT_COUNT] = {
                  .block_bytes = bytes, .has_codec = true, .exact = exactness,                      \
                  .error_bound = bound},                                                            \
         .kind = CLQ_KIND_CODEC,                                                                    \
+        .weights = USED,                                                                           \
         .needs_importance = importance,                                                            \
         .scale_offset = scale,                                                                     \
         .st_name = st,                                                                             \
@@ -57,6 +62,9 @@ static const clq_format formats[CLQ_FORMAT_COUNT] = {
                  .scale_offset = -1},
 };
 #undef EXACT
+#undef IGNORED
+#undef USED
+#undef BY_ROW
 #undef FLOAT
 #undef OPAQUE
 #undef NEEDED
