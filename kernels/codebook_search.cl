@@ -65,10 +65,12 @@ inline float fit_group(__global const uint *table, const float *x, const float *
                 off_grid[l] |= 1u << v;
                 trial[v][l] = nearest_candidate(table, entry, sizes[l], 1.0f, 2.0f, own, root + v * CB_DIMS);
             }
-            vectors = vload_int((const int *)trial[v]);
+        }
+        for (uint v = 0; v < CB_VECTORS; v++) { // apart, so that the loads do not wait for the stores above
+            vint vectors = vload_int((const int *)trial[v]);
             UNROLL for (uint i = 0; i < CB_DIMS; i++) {
                 vfloat q = to_float((vectors >> (int)(CB_BITS * i) & CB_MASK) * 2 + 1);
-                float w = weight[v * CB_DIMS + i], wx = w * own[i];
+                float w = weight[v * CB_DIMS + i], wx = w * x[v * CB_DIMS + i];
                 sum_qx += wx * q;
                 sum_qq += w * q * q;
             }
@@ -132,61 +134,12 @@ inline uint take_signs(float *x, const float *weight)
 }
 
 #if CB_REFIT == 2
-// clq_fit_positive with q_max 4, a group of 32 in each lane.
-inline vfloat first_fit(const vfloat x[32], const vfloat weight[32])
-{
-    vfloat largest = 0.0f, least = 0.0f, sum_qx = 0.0f, sum_qq = 0.0f;
-    for (uint i = 0; i < 32; i++) largest = vmax(x[i], largest);
-    vint none = largest < 1e-15f;
-    largest = none ? (vfloat)1.0f : largest;
-    vfloat best_inverse = 4.0f / largest, q[32];
-    for (int k = -5; k <= 4; k++) {
-        if (k == 0) continue;
-        vfloat inverse = k == -5 ? best_inverse : (0.1f * (float)k + 4.0f) / largest;
-        vfloat scale = 1.0f / inverse, error = 0.0f;
-        for (uint i = 0; i < 32; i++) {
-            vint l = nearest(inverse * x[i]);
-            l = k == -5 ? l & 255 : min(l, (vint)4);
-            vfloat e = x[i] - scale * to_float(l);
-            error += weight[i] * e * e;
-        }
-        vint better = k == -5 ? (vint)(VW == 1 ? 1 : -1) : error < least;
-        least = better ? error : least;
-        best_inverse = better ? inverse : best_inverse;
-    }
-    for (uint i = 0; i < 32; i++) {
-        vint l = min(nearest(best_inverse * x[i]), (vint)4);
-        vfloat lf = to_float(l);
-        q[i] = to_float(l & 255);
-        sum_qx += weight[i] * x[i] * lf;
-        sum_qq += weight[i] * lf * lf;
-    }
-    for (uint sweep = 0; sweep < 5; sweep++) {
-        vint changed = 0;
-        for (uint i = 0; i < 32; i++) {
-            vfloat w = weight[i], qx = sum_qx - w * x[i] * q[i], qq = sum_qq - w * q[i] * q[i];
-            vint open = (qx > 0.0f) & (qq > 0.0f), other = min(nearest(x[i] * qq / qx), (vint)4);
-            vfloat l = to_float(other);
-            open &= l != q[i];
-            qx += w * x[i] * l;
-            qq += w * l * l;
-            open &= qx * qx * sum_qq > sum_qx * sum_qx * qq;
-            q[i] = open ? to_float(other & 255) : q[i];
-            sum_qx = open ? qx : sum_qx;
-            sum_qq = open ? qq : sum_qq;
-            changed |= open;
-        }
-        if (!ANY(changed)) break;
-    }
-    vfloat scale = sum_qq > 0.0f ? sum_qx / sum_qq : (vfloat)0.0f;
-    return none ? (vfloat)0.0f : scale;
-}
-
-// Of the 8 groups of a block.
+// iq2_xxs: the scales from which the candidates of the 8 groups start, a group a lane.
 inline void first_fits(const float *x, const float *weight, float scale[8])
 {
     for (uint j = 0; j < 8; j += VW) {
         vfloat v[32], w[32];
+        vint q[32];
         float lanes[VW];
         for (uint i = 0; i < 32; i++) {
             for (uint l = 0; l < VW; l++) lanes[l] = x[32 * min(j + l, 7u) + i];
@@ -194,7 +147,7 @@ inline void first_fits(const float *x, const float *weight, float scale[8])
             for (uint l = 0; l < VW; l++) lanes[l] = weight[32 * min(j + l, 7u) + i];
             w[i] = vload_f(lanes);
         }
-        vstore_f(first_fit(v, w), lanes);
+        vstore_f(fit_positive(v, w, 32, 4.0f, q), lanes);
         for (uint l = 0; l < min(VW, 8); l++) scale[j + l] = lanes[l];
     }
 }
