@@ -26,7 +26,7 @@
 inline uint point_of(__global const uint *table, float inverse, float scale, const float *x, const float *root)
 {
     uint v = 0;
-    for (uint i = 0; i < CB_DIMS; i++) 
+    for (uint i = 0; i < CB_DIMS; i++)
         v |= (uint)nearest_code(0.5f * (inverse * x[i] - 1.0f), CB_N_LEVELS - 1) << CB_BITS * i;
     uint entry = table[v];
     return entry & OFF_GRID ? nearest_candidate(table, entry, scale, 1.0f, 2.0f, x, root) : v;
