@@ -14,6 +14,7 @@ typedef struct clq_tile {
     uint64_t src_bytes;
     bool in_place;           // src stays valid until the tile was waited for, so it need not be copied
     uint64_t rows, cols;
+    const float *importance; // cols weights that hold for every row; NULL: none
     bool decode_only;        // codes is the input (src), floats are the result
     bool range_only;         // only min and max of the tile: the first pass of CLQ_PER_TENSOR
     uint64_t range_len;      // range_only: a pair for each stretch of so many elements; 0: one for all

@@ -74,6 +74,28 @@ static void encode_piece(void *ctx, uint64_t begin, uint64_t end)
     }
 }
 
+// Rows whose columns have importance: an encoder sees whole rows.
+static void encode_rows(void *ctx, uint64_t begin, uint64_t end)
+{
+    const work *w = ctx;
+    const clq_tile *t = w->tile;
+    const clq_format *f = clq_format_row(t->type.format);
+    uint64_t n_blocks = t->cols / f->info.block_elements, row_bytes = n_blocks * f->info.block_bytes;
+    clq_stats *stats = &w->stats[begin / PIECE];
+    float *y = malloc(t->cols * sizeof *y);
+    if (!y) {
+        stats->sum_x2 = NAN; // told apart in clq_ref_tile
+        return;
+    }
+    for (uint64_t r = begin; r < end; r++) {
+        uint8_t *out = (uint8_t *)w->a->codes + r * row_bytes;
+        f->encode_ref(w->x + r * t->cols, t->importance, n_blocks, out);
+        f->decode_ref(out, n_blocks, y);
+        measure(w->x + r * t->cols, y, t->cols, stats);
+    }
+    free(y);
+}
+
 static void put_scale(clq_format_id format, void *scales, uint64_t i, float s)
 {
     if (format == CLQ_F32)
@@ -170,7 +192,8 @@ clq_status clq_ref_tile(uint32_t threads, const clq_tile *t, const clq_ref_array
         clq_parallel(threads, r->n_ranges, PIECE, range_groups, &w);
         return CLQ_OK;
     }
-    uint64_t n_work = t->type.format == CLQ_INT && !t->range_only ? t->rows : n_units;
+    bool by_rows = !t->range_only && (t->type.format == CLQ_INT || t->importance);
+    uint64_t n_work = by_rows ? t->rows : n_units;
     uint64_t n_pieces = clq_div_up(n_work, PIECE);
     clq_status st = CLQ_OK;
     w.stats = calloc(n_pieces + 1, sizeof *w.stats);
@@ -185,6 +208,8 @@ clq_status clq_ref_tile(uint32_t threads, const clq_tile *t, const clq_ref_array
         clq_minmax_merge(w.mins, w.maxs, n_units, &r->min, &r->max);
     } else if (t->type.format == CLQ_INT) {
         clq_parallel(threads, t->rows, PIECE, encode_int_rows, &w);
+    } else if (t->importance) {
+        clq_parallel(threads, t->rows, PIECE, encode_rows, &w);
     } else {
         clq_parallel(threads, n_units, PIECE, encode_piece, &w);
     }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/buffer.h"
 #include "base/checked.h"
 #include "base/threads.h"
 #include "device/ring.h"
@@ -164,6 +165,11 @@ static void row_floats(run *r, const clq_entry *e, uint64_t row, uint8_t *stored
     f->decode_ref(stored, e->cols / f->info.block_elements, x);
 }
 
+static const float *importance_of(const clq_entry *e, uint64_t row)
+{
+    return e->importance ? e->importance + row / e->matrix_rows * e->cols : NULL;
+}
+
 // A tile whose values or results are not finite: how many, and where the first is.
 static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_tile *tile, bool inputs, clq_error *err)
 {
@@ -175,7 +181,7 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
     for (uint64_t k = 0; x && stored && codes && k < tile->rows; k++) {
         row_floats(r, e, first + k, stored, x);
         if (!inputs && e->type.format != CLQ_INT) {
-            f->encode_ref(x, NULL, e->cols / f->info.block_elements, codes);
+            f->encode_ref(x, importance_of(e, first + k), e->cols / f->info.block_elements, codes);
             f->decode_ref(codes, e->cols / f->info.block_elements, y);
         }
         for (uint64_t i = 0; i < e->cols; i++)
@@ -327,10 +333,14 @@ static clq_status begin_work(run *r, clq_entry *e, work **slot, clq_error *err)
 static clq_status push_tiles(run *r, work *w, bool range_only, clq_error *err)
 {
     clq_entry *e = w->entry;
-    uint64_t rows = clq_plan_tile_rows(r->plan, e), n_rows = e->rows;
+    uint64_t most = clq_plan_tile_rows(r->plan, e), n_rows = e->rows, rows;
+    // Importance is the same for all rows of a tile, so experts do not share one.
+    uint64_t together = e->importance ? e->matrix_rows : n_rows;
     for (uint64_t first = 0; first < n_rows; first += rows) {
         if (clq_cancelled(r->plan->hooks)) return clq_fail(err, CLQ_INTERRUPTED, "interrupted");
-        clq_tile tile = {.type = e->type, .rows = n_rows - first < rows ? n_rows - first : rows, .cols = e->cols,
+        rows = together - first % together;
+        if (rows > most) rows = most;
+        clq_tile tile = {.type = e->type, .rows = rows, .cols = e->cols, .importance = importance_of(e, first),
                          .range_only = range_only, .scale = w->scale, .zero_point = w->zero_point};
         CLQ_TRY(load_tile(r, e, first, &tile, err));
         CLQ_TRY(clq_ring_push(r->ring, &tile, w, first, err));
@@ -475,9 +485,12 @@ static void close_written(run *r, clq_file *files)
 // The reader opens the partial output like any checkpoint and must find what was planned.
 static clq_status check_structure(run *r, clq_error *err)
 {
-    clq_source *s;
-    CLQ_TRY(clq_source_open(clq_output_partial(r->output), NULL, &s, err));
-    clq_status st = CLQ_OK;
+    clq_source *s = NULL;
+    const char *partial = clq_output_partial(r->output);
+    char *path = r->plan->in_parts ? clq_path_join(partial, r->plan->files[0].name) : strdup(partial);
+    clq_status st = path ? clq_source_open(path, NULL, &s, err) : clq_fail_memory(err, 1);
+    free(path);
+    CLQ_TRY(st);
     if (s->n_tensors != r->plan->n_entries)
         st = clq_fail(err, CLQ_OUTPUT, "the output reads as %u tensors, %u were written", s->n_tensors, r->plan->n_entries);
     for (uint32_t i = 0; st == CLQ_OK && i < r->plan->n_entries; i++) {
@@ -557,7 +570,8 @@ static clq_status open_output(run *r, clq_error *err)
     clq_output_file *files = calloc(p->n_files + 1, sizeof *files);
     if (!files) return clq_fail_memory(err, p->n_files * sizeof *files);
     for (uint32_t i = 0; i < p->n_files; i++) files[i] = (clq_output_file){p->files[i].name, p->files[i].n_bytes};
-    clq_status st = clq_output_open(p->out, !p->to_gguf, files, p->n_files, p->fingerprint, p->options.resume, &r->output, err);
+    clq_output_kind kind = p->in_parts ? CLQ_OUTPUT_PARTS : p->to_gguf ? CLQ_OUTPUT_FILE : CLQ_OUTPUT_FOLDER;
+    clq_status st = clq_output_open(p->out, kind, files, p->n_files, p->fingerprint, p->options.resume, &r->output, err);
     free(files);
     return st;
 }
