@@ -378,6 +378,8 @@ inline void cost_reduce(tile_stats mine, __local tile_stats *all, __global tile_
     __global ushort *far_out = (__global ushort *)(out + (size_t)begin * (BYTES));                 \
     for (uint i = lid; i < n * (BYTES) / 2; i += UNITS)                                            \
         far_out[i] = ((__local const ushort *)near_out)[i];                                        \
+    if (lid == 0 && (n * (BYTES)) % 2)                                                             \
+        out[(size_t)begin * (BYTES) + n * (BYTES) - 1] = ((__local uchar *)near_out)[n * (BYTES) - 1]; \
     cost_reduce(cost_total(&c), near_stats, stats)
 
 #define DECODE32(LOAD, BYTES)                                                                      \

@@ -13,7 +13,7 @@ int clq_iq4_index(float x)
     return index;
 }
 
-float clq_iq4_fit(const float x[32])
+float clq_iq4_fit(const float x[32], const float *weight)
 {
     float largest = 0, signed_largest = 0, scale = 0, best = 0;
     for (int i = 0; i < 32; i++)
@@ -26,7 +26,7 @@ float clq_iq4_fit(const float x[32])
         float inverse = k == -8 ? 1 / (-signed_largest / -127.0f) : ((float)k + -127.0f) / signed_largest;
         float sum_qx = 0, sum_qq = 0;
         for (int i = 0; i < 32; i++) {
-            float q = clq_iq4_levels[clq_iq4_index(inverse * x[i])], w = x[i] * x[i];
+            float q = clq_iq4_levels[clq_iq4_index(inverse * x[i])], w = weight ? weight[i] : x[i] * x[i];
             sum_qx += w * q * x[i];
             sum_qq += w * q * q;
         }

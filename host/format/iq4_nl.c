@@ -3,13 +3,15 @@
 #include "base/half.h"
 #include "format/codecs.h"
 #include "format/iq4.h"
+#include "format/search.h"
 
 void clq_iq4_nl_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
-    (void)importance;
     clq_block_iq4_nl *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
-        float scale = clq_iq4_fit(x);
+        float weight[32];
+        if (importance) clq_weigh(32, x, importance + 32 * i, clq_sum_squares(x, 32) * (2.0f / 32), weight);
+        float scale = clq_iq4_fit(x, importance ? weight : NULL);
         b[i].d = clq_f32_to_f16(scale);
         clq_iq4_pack(x, scale != 0 ? 1 / scale : 0, b[i].qs);
     }

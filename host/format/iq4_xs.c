@@ -11,12 +11,13 @@
 
 void clq_iq4_xs_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
-    (void)importance;
     clq_block_iq4_xs *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
-        float scale[8], largest = 0, signed_largest = 0;
+        float scale[8], weight[32], largest = 0, signed_largest = 0;
+        float sigma2 = importance ? clq_sum_squares(x, 256) * (2.0f / 256) : 0;
         for (int j = 0; j < 8; j++) {
-            scale[j] = clq_iq4_fit(x + 32 * j);
+            if (importance) clq_weigh(32, x + 32 * j, importance + 256 * i + 32 * j, sigma2, weight);
+            scale[j] = clq_iq4_fit(x + 32 * j, importance ? weight : NULL);
             if (fabsf(scale[j]) > largest) {
                 largest = fabsf(scale[j]);
                 signed_largest = scale[j];

@@ -37,25 +37,53 @@ static int code6(float v)
     return l < 63 ? l : 63;
 }
 
-void clq_affine_groups(const float *x, int q_max, float first, float step, int n_steps, uint8_t q[256], clq_half *d,
-                       clq_half *dmin, uint8_t s[12])
+// The groups' scales from their fits, without importance: relative to the largest.
+static void scales_by_largest(const float scale[8], const float min[8], uint8_t s[12], clq_half *d, clq_half *dmin)
 {
-    float scale[8], min[8], max_scale = 0, max_min = 0;
+    float max_scale = 0, max_min = 0;
     for (int j = 0; j < 8; j++) {
-        const float *g = x + 32 * j;
-        float weight[32], sum = 0;
-        for (int k = 0; k < 32; k++) sum += g[k] * g[k];
-        float level = sqrtf(sum / 32);
-        for (int k = 0; k < 32; k++) weight[k] = level + fabsf(g[k]);
-        scale[j] = clq_fit_affine(32, q_max, g, weight, first, step, n_steps, 0, q + 32 * j, &min[j]);
         if (scale[j] > max_scale) max_scale = scale[j];
         if (min[j] > max_min) max_min = min[j];
     }
     float inverse_scale = max_scale > 0 ? 63.0f / max_scale : 0, inverse_min = max_min > 0 ? 63.0f / max_min : 0;
-    memset(s, 0, 12);
     for (int j = 0; j < 8; j++) put_scale_min(s, j, code6(inverse_scale * scale[j]), code6(inverse_min * min[j]));
     *d = clq_f32_to_f16(max_scale / 63.0f);
     *dmin = clq_f32_to_f16(max_min / 63.0f);
+}
+
+// With importance: fitted, each group with the sum of its weights. most: the largest code that is packed.
+static void scales_by_fit(const float scale[8], const float min[8], const float weight[8], uint8_t most, uint8_t s[12],
+                          clq_half *d, clq_half *dmin)
+{
+    uint8_t sc[8], m[8];
+    *d = clq_f32_to_f16(clq_fit_positive(8, 63, scale, weight, sc));
+    *dmin = clq_f32_to_f16(clq_fit_positive(8, 63, min, weight, m));
+    for (int j = 0; j < 8; j++) put_scale_min(s, j, sc[j] < most ? sc[j] : most, m[j] < most ? m[j] : most);
+}
+
+void clq_affine_groups(const float *x, const float *importance, int q_max, float first, float step, int n_steps,
+                       uint8_t q[256], clq_half *d, clq_half *dmin, uint8_t s[12])
+{
+    float scale[8], min[8], weights[8] = {0};
+    float sigma2 = importance ? 2 * clq_sum_squares(x, 256) / 256 : 0;
+    for (int j = 0; j < 8; j++) {
+        const float *g = x + 32 * j;
+        float weight[32];
+        if (importance) {
+            clq_weigh(32, g, importance + 32 * j, sigma2, weight);
+            for (int k = 0; k < 32; k++) weights[j] += weight[k];
+            scale[j] = clq_fit_affine(32, q_max, g, weight, -0.9f, 0.05f, 36, 0, q + 32 * j, &min[j]);
+        } else {
+            float level = sqrtf(clq_sum_squares(g, 32) / 32);
+            for (int k = 0; k < 32; k++) weight[k] = level + fabsf(g[k]);
+            scale[j] = clq_fit_affine(32, q_max, g, weight, first, step, n_steps, 0, q + 32 * j, &min[j]);
+        }
+    }
+    memset(s, 0, 12);
+    if (importance)
+        scales_by_fit(scale, min, weights, q_max == 15 ? 255 : 63, s, d, dmin);
+    else
+        scales_by_largest(scale, min, s, d, dmin);
     for (int j = 0; j < 8; j++) {
         int sc, m;
         clq_get_scale_min(s, j, &sc, &m);

@@ -66,29 +66,52 @@ static void put_scale(uint8_t s[12], int j, int code) // code 0..63
     s[8 + j % 4] |= (uint8_t)(code >> 4 << 2 * (j / 4));
 }
 
+// The groups' scales and codes without importance.
+static void fit_plain(const float x[256], clq_block_q3_K *b, int8_t q[256])
+{
+    float scale[16], largest = 0, signed_largest = 0;
+    for (int j = 0; j < 16; j++) {
+        scale[j] = fit(x + 16 * j, q + 16 * j);
+        if (fabsf(scale[j]) > largest) {
+            largest = fabsf(scale[j]);
+            signed_largest = scale[j];
+        }
+    }
+    if (signed_largest == 0) return;
+    float inverse = -32.0f / signed_largest;
+    for (int j = 0; j < 16; j++) {
+        int l = (int8_t)clq_nearest(inverse * scale[j]);
+        put_scale(b->scales, j, (l < -32 ? -32 : l > 31 ? 31 : l) + 32);
+    }
+    b->d = clq_f32_to_f16(1 / inverse);
+}
+
+// With importance the scales are fitted too, each with the sum of its group's weights.
+static void fit_weighted(const float x[256], const float importance[256], clq_block_q3_K *b, int8_t q[256])
+{
+    float scale[16], weights[16], sigma2 = 2 * clq_sum_squares(x, 256) / 256;
+    int8_t code[16];
+    for (int j = 0; j < 16; j++) {
+        float weight[16];
+        clq_weigh(16, x + 16 * j, importance + 16 * j, sigma2, weight);
+        weights[j] = 0;
+        for (int k = 0; k < 16; k++) weights[j] += weight[k];
+        scale[j] = clq_fit_symmetric(16, 4, x + 16 * j, weight, q + 16 * j);
+    }
+    b->d = clq_f32_to_f16(clq_fit_symmetric(16, 32, scale, weights, code));
+    for (int j = 0; j < 16; j++) put_scale(b->scales, j, code[j]);
+}
+
 void clq_q3_K_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
-    (void)importance;
     clq_block_q3_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         int8_t q[256];
-        float scale[16], largest = 0, signed_largest = 0;
-        for (int j = 0; j < 16; j++) {
-            scale[j] = fit(x + 16 * j, q + 16 * j);
-            if (fabsf(scale[j]) > largest) {
-                largest = fabsf(scale[j]);
-                signed_largest = scale[j];
-            }
-        }
         memset(&b[i], 0, sizeof b[i]);
-        if (signed_largest != 0) {
-            float inverse = -32.0f / signed_largest;
-            for (int j = 0; j < 16; j++) {
-                int l = (int8_t)clq_nearest(inverse * scale[j]);
-                put_scale(b[i].scales, j, (l < -32 ? -32 : l > 31 ? 31 : l) + 32);
-            }
-            b[i].d = clq_f32_to_f16(1 / inverse);
-        }
+        if (importance)
+            fit_weighted(x, importance + 256 * i, &b[i], q);
+        else
+            fit_plain(x, &b[i], q);
         for (int j = 0; j < 16; j++) {
             float step = clq_f16_to_f32(b[i].d) * (float)get_scale(b[i].scales, j);
             for (int k = 16 * j; step != 0 && k < 16 * j + 16; k++) q[k] = (int8_t)(clamp4(clq_nearest(x[k] / step)) + 4);

@@ -3,6 +3,7 @@
 // first of them); q = min(15, trunc(x * (1 / d) + 8.5)), 1 / d from the unrounded d.
 #include "base/half.h"
 #include "format/codecs.h"
+#include "format/search.h"
 
 static unsigned code(float v)
 {
@@ -10,10 +11,26 @@ static unsigned code(float v)
     return (unsigned)(q < 15 ? q : 15) & 15;
 }
 
+// With importance: codes and d of a fit.
+static void encode_weighted(const float *x, const float *importance, uint64_t n_blocks, clq_block_q4_0 *b)
+{
+    float sigma2 = clq_sum_squares(x, 32 * n_blocks) / (float)(32 * n_blocks);
+    for (uint64_t i = 0; i < n_blocks; i++) {
+        float weight[32];
+        int8_t q[32];
+        clq_weigh(32, x + 32 * i, importance + 32 * i, sigma2, weight);
+        b[i].d = clq_f32_to_f16(clq_fit_symmetric(32, 8, x + 32 * i, weight, q));
+        for (int j = 0; j < 16; j++) b[i].qs[j] = (uint8_t)(q[j] | q[j + 16] << 4);
+    }
+}
+
 void clq_q4_0_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
-    (void)importance;
     clq_block_q4_0 *b = blocks;
+    if (importance) {
+        encode_weighted(x, importance, n_blocks, b);
+        return;
+    }
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
         float amax = 0.0f, m = 0.0f;
         for (int j = 0; j < 32; j++) {

@@ -5,6 +5,7 @@
 
 #include "base/half.h"
 #include "format/codecs.h"
+#include "format/search.h"
 
 static unsigned code(float v)
 {
@@ -12,10 +13,27 @@ static unsigned code(float v)
     return (unsigned)(q < 15 ? q : 15) & 15;
 }
 
+// With importance: codes, d and m of a fit.
+static void encode_weighted(const float *x, const float *importance, uint64_t n_blocks, clq_block_q4_1 *b)
+{
+    float sigma2 = clq_sum_squares(x, 32 * n_blocks) / (float)(32 * n_blocks);
+    for (uint64_t i = 0; i < n_blocks; i++) {
+        float weight[32], min;
+        uint8_t q[32];
+        clq_weigh(32, x + 32 * i, importance + 32 * i, sigma2, weight);
+        b[i].d = clq_f32_to_f16(clq_fit_affine(32, 15, x + 32 * i, weight, -0.9f, 0.05f, 36, 0, q, &min));
+        b[i].m = clq_f32_to_f16(-min);
+        for (int j = 0; j < 16; j++) b[i].qs[j] = (uint8_t)(q[j] | q[j + 16] << 4);
+    }
+}
+
 void clq_q4_1_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
-    (void)importance;
     clq_block_q4_1 *b = blocks;
+    if (importance) {
+        encode_weighted(x, importance, n_blocks, b);
+        return;
+    }
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
         float min = FLT_MAX, max = -FLT_MAX;
         for (int j = 0; j < 32; j++) {

@@ -3,6 +3,7 @@
 // (the first of them); q = min(31, trunc(x * (1 / d) + 16.5)), 1 / d from the unrounded d.
 #include "base/half.h"
 #include "format/codecs.h"
+#include "format/search.h"
 
 static unsigned code(float v)
 {
@@ -10,10 +11,26 @@ static unsigned code(float v)
     return (unsigned)(q < 31 ? q : 31) & 31;
 }
 
+// With importance: codes and d of a fit.
+static void encode_weighted(const float *x, const float *importance, uint64_t n_blocks, clq_block_q5_0 *b)
+{
+    float sigma2 = clq_sum_squares(x, 32 * n_blocks) / (float)(32 * n_blocks);
+    for (uint64_t i = 0; i < n_blocks; i++) {
+        float weight[32];
+        int8_t q[32];
+        clq_weigh(32, x + 32 * i, importance + 32 * i, sigma2, weight);
+        b[i].d = clq_f32_to_f16(clq_fit_symmetric(32, 16, x + 32 * i, weight, q));
+        clq_pack_5bit((const uint8_t *)q, b[i].qs, b[i].qh);
+    }
+}
+
 void clq_q5_0_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks)
 {
-    (void)importance;
     clq_block_q5_0 *b = blocks;
+    if (importance) {
+        encode_weighted(x, importance, n_blocks, b);
+        return;
+    }
     for (uint64_t i = 0; i < n_blocks; i++, x += 32) {
         float amax = 0.0f, m = 0.0f;
         for (int j = 0; j < 32; j++) {
@@ -25,14 +42,10 @@ void clq_q5_0_encode_ref(const float *x, const float *importance, uint64_t n_blo
         }
         float d = m / -16.0f;
         float id = d != 0.0f ? 1.0f / d : 0.0f;
-        uint32_t qh = 0;
         b[i].d = clq_f32_to_f16(d);
-        for (int j = 0; j < 16; j++) {
-            unsigned low = code(x[j] * id), high = code(x[j + 16] * id);
-            b[i].qs[j] = (uint8_t)((low & 15) | (high & 15) << 4);
-            qh |= (low >> 4) << j | (high >> 4) << (j + 16);
-        }
-        for (int k = 0; k < 4; k++) b[i].qh[k] = (uint8_t)(qh >> 8 * k);
+        uint8_t q[32];
+        for (int j = 0; j < 32; j++) q[j] = (uint8_t)code(x[j] * id);
+        clq_pack_5bit(q, b[i].qs, b[i].qh);
     }
 }
 

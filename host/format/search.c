@@ -70,7 +70,7 @@ float clq_fit_affine(int n, int q_max, const float *x, const float *weight, floa
     return scale;
 }
 
-float clq_fit_symmetric(int n, int q_max, const float *x, int8_t *q)
+float clq_fit_symmetric(int n, int q_max, const float *x, const float *weight, int8_t *q)
 {
     float largest = 0, signed_largest = 0;
     for (int i = 0; i < n; i++)
@@ -88,7 +88,8 @@ float clq_fit_symmetric(int n, int q_max, const float *x, int8_t *q)
         float inverse = k == -10 ? -(float)q_max / signed_largest : -((float)q_max + 0.1f * (float)k) / signed_largest;
         float sum_qx = 0, sum_qq = 0;
         for (int i = 0; i < n; i++) {
-            float l = (float)clamp(clq_nearest(inverse * x[i]), -q_max, q_max - 1), w = x[i] * x[i];
+            float l = (float)clamp(clq_nearest(inverse * x[i]), -q_max, q_max - 1);
+            float w = weight ? weight[i] : x[i] * x[i];
             sum_qx += w * x[i] * l;
             sum_qq += w * l * l;
         }
@@ -103,4 +104,73 @@ float clq_fit_symmetric(int n, int q_max, const float *x, int8_t *q)
         for (int i = 0; i < n; i++) q[i] = (int8_t)(q_max + clamp(clq_nearest(inverse * x[i]), -q_max, q_max - 1));
     }
     return scale;
+}
+
+float clq_fit_positive(int n, int q_max, const float *x, const float *weight, uint8_t *q)
+{
+    float largest = 0;
+    for (int i = 0; i < n; i++)
+        if (x[i] > largest) largest = x[i];
+    if (largest < 1e-15f) {
+        for (int i = 0; i < n; i++) q[i] = 0;
+        return 0;
+    }
+    float inverse = (float)q_max / largest, best = 0;
+    for (int k = -5; k <= 4; k++) { // -5 stands for the plain candidate, which comes first
+        if (k == 0) continue;
+        float trial = k == -5 ? inverse : (0.1f * (float)k + (float)q_max) / largest, scale = 1 / trial, error = 0;
+        for (int i = 0; i < n; i++) {
+            int32_t l = clq_nearest(trial * x[i]);
+            float e = x[i] - scale * (float)(k == -5 ? (uint8_t)l : l < q_max ? l : q_max);
+            error += weight[i] * e * e;
+        }
+        if (k != -5 && !(error < best)) continue;
+        best = error;
+        inverse = trial;
+    }
+    float sum_qx = 0, sum_qq = 0;
+    for (int i = 0; i < n; i++) {
+        int32_t l = clq_nearest(inverse * x[i]);
+        l = l < q_max ? l : q_max;
+        q[i] = (uint8_t)l;
+        sum_qx += weight[i] * x[i] * (float)l;
+        sum_qq += weight[i] * (float)l * (float)l;
+    }
+    for (int sweep = 0, changed = 1; sweep < 5 && changed; sweep++) {
+        changed = 0;
+        for (int i = 0; i < n; i++) {
+            float w = weight[i], l = q[i], qx = sum_qx - w * x[i] * l, qq = sum_qq - w * l * l;
+            if (!(qx > 0 && qq > 0)) continue;
+            int32_t m = clq_nearest(x[i] * qq / qx);
+            m = m < q_max ? m : q_max;
+            if (m == q[i]) continue;
+            qx += w * x[i] * (float)m;
+            qq += w * (float)m * (float)m;
+            if (!(qx * qx * sum_qq > sum_qx * sum_qx * qq)) continue;
+            q[i] = (uint8_t)m;
+            sum_qx = qx;
+            sum_qq = qq;
+            changed = 1;
+        }
+    }
+    return sum_qq > 0 ? sum_qx / sum_qq : 0;
+}
+
+void clq_pack_5bit(const uint8_t q[32], uint8_t qs[16], uint8_t qh[4])
+{
+    for (int k = 0; k < 4; k++) qh[k] = 0;
+    for (int j = 0; j < 16; j++) qs[j] = (uint8_t)((q[j] & 15) | (q[j + 16] & 15) << 4);
+    for (int j = 0; j < 32; j++) qh[j / 8] |= (uint8_t)((q[j] >> 4 & 1) << j % 8);
+}
+
+float clq_sum_squares(const float *x, uint64_t n)
+{
+    float sum = 0;
+    for (uint64_t i = 0; i < n; i++) sum += x[i] * x[i];
+    return sum;
+}
+
+void clq_weigh(int n, const float *x, const float *importance, float sigma2, float *weight)
+{
+    for (int i = 0; i < n; i++) weight[i] = importance[i] * sqrtf(sigma2 + x[i] * x[i]);
 }

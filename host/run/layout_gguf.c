@@ -32,7 +32,7 @@ static uint32_t file_type(const clq_plan *p)
     clq_format_id most = main_format(p);
     for (uint32_t i = 0; (mix = clq_mix_at(i)); i++)
         if (mix->base == most) return mix->file_type;
-    return 0;
+    return most == CLQ_NVFP4 ? 39 : 0; // no mix of llama-quantize, but a number
 }
 
 // ---- metadata ----

@@ -15,7 +15,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 GGML_TYPES = {"q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8,
               "q2_K": 10, "q3_K": 11, "q4_K": 12, "q5_K": 13, "q6_K": 14,
-              "iq4_nl": 20, "iq4_xs": 23, "tq2_0": 35}
+              "iq4_nl": 20, "iq4_xs": 23, "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "nvfp4": 40, "q1_0": 41}
 BLOCK, SUPER = 32, 256  # of the simple types and of the others
 
 
@@ -91,6 +91,20 @@ def super_blocks():
     yield np.where(k % 2, 1.5, -1.5)
 
 
+def q2_0(x):
+    """Codes and values of q2_0, which libgguf does not have: float32 [n, 64] to bytes [n, 18], float32."""
+    with np.errstate(all="ignore"):
+        d = np.abs(x).max(1, keepdims=True)
+        inverse = np.where(d > 0, np.float32(1) / d, np.float32(0))
+        v = (x * inverse).astype(np.float64)
+        away = np.where(np.isfinite(inverse), np.trunc(v + np.copysign(0.5, v)), -1)
+        q = np.clip(np.nan_to_num(away, nan=-1).astype(np.int64) + 1, 0, 3).astype(np.uint8)
+        d16 = d.astype(np.float16)
+        values = (q.astype(np.float32) - 1) * d16.astype(np.float32)
+    packed = q[:, 0::4] | q[:, 1::4] << 2 | q[:, 2::4] << 4 | q[:, 3::4] << 6
+    return np.concatenate([d16.view(np.uint8), packed], 1), values
+
+
 def main():
     with np.errstate(all="ignore"):
         rows = [np.asarray(b).astype(np.float32) for b in (*blocks(), *super_blocks())]
@@ -103,6 +117,8 @@ def main():
         codes = libgguf.quantize_rows(x, ggml)
         files[f"{name}.bin"] = codes.tobytes()
         files[f"{name}.f32"] = libgguf.dequantize_rows_raw(ggml, codes.tobytes(), *x.shape)
+    codes, values = q2_0(x.reshape(-1, 64))
+    files["q2_0.bin"], files["q2_0.f32"] = codes.tobytes(), values.tobytes()
     with np.errstate(all="ignore"):
         files["f16.bin"] = x.astype(np.float16).tobytes()
     u = x.view(np.uint32).astype(np.uint64)  # round to nearest, ties to even; no NaN in x

@@ -14,7 +14,8 @@ libgguf = pytest.importorskip("libgguf")
 ALL_TYPES = {"q4_0": (2, 32, 18, [0]), "q4_1": (3, 32, 20, [0, 2]), "q5_0": (6, 32, 22, [0]), "q5_1": (7, 32, 24, [0, 2]),
              "q8_0": (8, 32, 34, [0]), "q2_K": (10, 256, 84, [80, 82]), "q3_K": (11, 256, 110, [108]),
              "q4_K": (12, 256, 144, [0, 2]), "q5_K": (13, 256, 176, [0, 2]), "q6_K": (14, 256, 210, [208]),
-             "iq4_nl": (20, 32, 18, [0]), "iq4_xs": (23, 256, 136, [0]), "tq2_0": (35, 256, 66, [64])}
+             "iq4_nl": (20, 32, 18, [0]), "iq4_xs": (23, 256, 136, [0]), "tq1_0": (34, 256, 54, [52]),
+             "tq2_0": (35, 256, 66, [64]), "mxfp4": (39, 32, 17, []), "nvfp4": (40, 64, 36, []), "q1_0": (41, 128, 18, [0])}
 KNOWN = {f["name"] for f in json.loads(ok("formats", "--json").stdout)}
 TYPES = {name: facts[0] for name, facts in ALL_TYPES.items() if name in KNOWN}
 for name, (number, elements, size, _) in ALL_TYPES.items():
@@ -75,6 +76,8 @@ def oracle(x, name):
 def finite_rows(codes, name):
     """Rows whose stored scales (and minimums) are all finite."""
     _, _, block, fields = ALL_TYPES[name]
+    if not fields:  # scales without infinities
+        return np.ones(len(codes), bool)
     b = codes.reshape(len(codes), -1, block)
     halves = np.concatenate([b[:, :, f:f + 2] for f in fields], 2).copy().view("<u2")
     return ((halves & 0x7C00) != 0x7C00).all(axis=(1, 2))
@@ -130,7 +133,7 @@ def test_half_sources(tmp_path, name, device):
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=["ref", "default"])
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", [name for name in TYPES if ALL_TYPES[name][3]])
 def test_infinite_scale_is_refused(tmp_path, name, device):
     """Where the oracle would store an infinite scale, nothing is written."""
     x = np.ones((4, COLS), np.float32)
@@ -172,5 +175,9 @@ def test_gguf_package_reads_it(tmp_path):
         assert t.tensor_type.name == name.upper()
         stored = read_gg(out).tensors[t.name].data
         decoded = np.frombuffer(libgguf.dequantize_rows_raw(TYPES[name], stored, *x.shape), "<f4").reshape(x.shape)
-        assert np.array_equal(gguf.quants.dequantize(t.data, t.tensor_type), decoded)
+        try:
+            values = gguf.quants.dequantize(t.data, t.tensor_type)
+        except NotImplementedError:  # newer types
+            continue
+        assert np.array_equal(values, decoded)
         assert np.array_equal(tensors["blk.0.attn_norm.weight"].data, x[0])
