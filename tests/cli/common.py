@@ -32,13 +32,14 @@ def ok(*args, **more):
     return r
 
 
-def quantize(src, out, kind, *more, device="ref", **options):
-    return ok("quantize", src, out, "--type", kind, "--device", device, *more, **options)
+def quantize(src, out, kind, *more, device="ref", mix=False, **options):
+    """mix: the mix of that name where there is one, else the type everywhere."""
+    return ok("quantize", src, out, "--type", kind, "--device", device, *([] if mix else ["--pure"]), *more, **options)
 
 
-def plan(src, out, kind, *more, command="quantize"):
+def plan(src, out, kind, *more, command="quantize", mix=False):
     """The plan as JSON: nothing is written."""
-    r = ok(command, src, out, "--type", kind, "--dry-run", "--json", *more)
+    r = ok(command, src, out, "--type", kind, "--dry-run", "--json", *([] if mix or command != "quantize" else ["--pure"]), *more)
     return json.loads(r.stdout)
 
 

@@ -419,7 +419,7 @@ def test_row27_overflow_is_refused(tmp_path, device):
     for kind, good, bad in [("q8_0", 65504 * 127, 65520 * 127), ("q4_0", 65504 * 8, 65520 * 8), ("q5_0", 65504 * 16, 65520 * 16),
                             ("q4_1", 65504, 65520), ("q5_1", 65504, 65520)]:
         for v, fits in (good, True), (bad, False):
-            block = np.where(np.arange(32) == 3, -v, 0).astype(np.float32)[None]
+            block = np.where(np.arange(32) == 3, -v, 0).astype(np.float32)[None].repeat(2, 0)
             gg(src, {"edge.weight": f32(block)})
             if fits:
                 quantize(src, tmp_path / "edge.gguf", kind, device=device)
