@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Tiny models that make the rules of llama-quantize's mixes differ, with importance matrices, for test_mixes.py and
 interop/compare_llama_quantize.py. Integer arithmetic only, so that they are the same everywhere."""
+import hashlib
 import struct
 import zlib
 
@@ -195,3 +196,18 @@ def read_all(path):
     return kvs, tensors
 
 
+def summary(result):
+    """What the golden table holds: general.file_type, the types in order of the names, a hash of the bytes of each type."""
+    if result is None:
+        return None
+    kvs, tensors = result
+    names = sorted(tensors)
+    kinds = sorted({kind for kind, _ in tensors.values()})
+    hashes = {}
+    for kind in kinds:
+        h = hashlib.sha256()
+        for name in names:
+            if tensors[name][0] == kind:
+                h.update(tensors[name][1])
+        hashes[kind] = h.hexdigest()
+    return {"file_type": kvs["general.file_type"][1], "types": "".join(chr(97 + kinds.index(tensors[n][0])) for n in names), "sha256": hashes}

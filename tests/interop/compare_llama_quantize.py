@@ -8,7 +8,6 @@
 BIN is the folder of llama.cpp's programs, built with -ffp-contract=off. Without --model the tiny models of
 tests/cli/mixes.py are compared, without and with an importance matrix. CLQ names the clquant to run."""
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -60,23 +59,6 @@ def differences(theirs, ours):
     return lines
 
 
-def summary(result):
-    """What test_mixes.py compares: the number, the types in order of the names, a hash of the bytes of each type."""
-    if result is None:
-        return None
-    kvs, tensors = result
-    names = sorted(tensors)
-    kinds = sorted({kind for kind, _ in tensors.values()})
-    hashes = {}
-    for kind in kinds:
-        h = hashlib.sha256()
-        for name in names:
-            if tensors[name][0] == kind:
-                h.update(tensors[name][1])
-        hashes[kind] = h.hexdigest()
-    return {"file_type": kvs["general.file_type"][1], "types": "".join(chr(97 + kinds.index(tensors[n][0])) for n in names), "sha256": hashes}
-
-
 def cases(args, work):
     """(title, GGUF file, imatrix or None)"""
     if args.model:
@@ -109,7 +91,7 @@ def main():
                     continue
                 theirs = llama_quantize(args.bin, src, work / "theirs.gguf", mix, imatrix)
                 if args.golden:
-                    golden.setdefault(title, {})[mix] = summary(theirs)
+                    golden.setdefault(title, {})[mix] = mixes.summary(theirs)
                     continue
                 ours, message = clquant(src, work / "ours.gguf", mix, imatrix, args.device)
                 lines = differences(theirs, ours) if theirs and ours else []
