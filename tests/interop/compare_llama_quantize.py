@@ -21,9 +21,9 @@ import mixes
 from common import CLQ
 
 
-def llama_quantize(folder, src, out, mix, imatrix):
+def llama_quantize(folder, src, out, mix, imatrix, more):
     """The output's metadata and tensors, or None where llama-quantize refuses."""
-    args = [folder / "llama-quantize", *(["--imatrix", imatrix] if imatrix else []), src, out, mix, "1"]
+    args = [folder / "llama-quantize", *(["--imatrix", imatrix] if imatrix else []), *more, src, out, mix, "1"]
     r = subprocess.run(args, capture_output=True, text=True, env={**os.environ, "LD_LIBRARY_PATH": str(folder)})
     if r.returncode == 0:
         return mixes.read_all(out)
@@ -32,8 +32,9 @@ def llama_quantize(folder, src, out, mix, imatrix):
     return None
 
 
-def clquant(src, out, mix, imatrix, device):
-    args = [CLQ, "quantize", src, out, "--type", mix, "--device", device, "--quiet", *(["--imatrix", imatrix] if imatrix else [])]
+def clquant(src, out, mix, imatrix, device, more):
+    more = [m for m in more if m != "--allow-requantize"] # clquant only warns
+    args = [CLQ, "quantize", src, out, "--type", mix, "--device", device, "--quiet", *(["--imatrix", imatrix] if imatrix else []), *more]
     r = subprocess.run(args, capture_output=True, text=True)
     return (mixes.read_all(out), "") if r.returncode == 0 else (None, r.stderr.strip())
 
@@ -80,20 +81,21 @@ def main():
     p.add_argument("--model")
     p.add_argument("--imatrix")
     p.add_argument("--device", default="ref")
+    p.add_argument("--with", dest="more", default="", help="options for both, as '--pure --tensor-type attn_v=q8_0'")
     p.add_argument("--golden", type=pathlib.Path)
-    args = p.parse_args()
-    golden, failed = {}, 0
+    args = p.parse_intermixed_args()
+    golden, failed, more = {}, 0, args.more.split()
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         for title, src, imatrix in cases(args, work):
             for mix in args.mix or mixes.MIXES:
                 if mix in mixes.ALIAS and not args.mix:
                     continue
-                theirs = llama_quantize(args.bin, src, work / "theirs.gguf", mix, imatrix)
+                theirs = llama_quantize(args.bin, src, work / "theirs.gguf", mix, imatrix, more)
                 if args.golden:
                     golden.setdefault(title, {})[mix] = mixes.summary(theirs)
                     continue
-                ours, message = clquant(src, work / "ours.gguf", mix, imatrix, args.device)
+                ours, message = clquant(src, work / "ours.gguf", mix, imatrix, args.device, more)
                 lines = differences(theirs, ours) if theirs and ours else []
                 state = ("both refuse" if not theirs and not ours else f"clquant refuses: {message}" if not ours
                          else "only llama-quantize refuses" if not theirs else "differ" if lines
