@@ -228,7 +228,9 @@ CLQ_API const clq_mix *clq_mix_at(uint32_t index);     // NULL past the end
 CLQ_API const clq_mix *clq_mix_find(const char *name); // in any case; NULL: no such mix
 
 // A metadata entry of a GGUF output that is set: u32, f32, bool or string.
-typedef enum clq_override_kind { CLQ_OVERRIDE_INT, CLQ_OVERRIDE_FLOAT, CLQ_OVERRIDE_BOOL, CLQ_OVERRIDE_STRING } clq_override_kind;
+typedef enum clq_override_kind {
+    CLQ_OVERRIDE_INT, CLQ_OVERRIDE_FLOAT, CLQ_OVERRIDE_BOOL, CLQ_OVERRIDE_STRING
+} clq_override_kind;
 
 typedef struct clq_override {
     const char *key;

@@ -296,8 +296,9 @@ static void test_filter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dat),       cmocka_unit_test(test_dat_without_tail), cmocka_unit_test(test_dat_truncated),
-        cmocka_unit_test(test_dat_broken), cmocka_unit_test(test_gguf),            cmocka_unit_test(test_gguf_broken),
+        cmocka_unit_test(test_dat),           cmocka_unit_test(test_dat_without_tail),
+        cmocka_unit_test(test_dat_truncated), cmocka_unit_test(test_dat_broken),
+        cmocka_unit_test(test_gguf),          cmocka_unit_test(test_gguf_broken),
         cmocka_unit_test(test_filter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,9 @@
 static const uint64_t MAX_LIST_BYTES = 64 << 20;
 
 enum {
-    TYPE = 1, TENSOR_TYPE, TENSOR_TYPE_FILE, PURE, TOKEN_EMBEDDING, OUTPUT_TENSOR, LEAVE_OUTPUT, OVERRIDE_KV, IMATRIX, INCLUDE,
-    EXCLUDE, KEEP_SPLIT, SPLIT_SIZE, SPLIT_TENSORS, NO_FALLBACK, DRY_RUN, DEVICE, MAX_MEM, THREADS, RESUME, QUIET, JSON
+    TYPE = 1, TENSOR_TYPE, TENSOR_TYPE_FILE, PURE, TOKEN_EMBEDDING, OUTPUT_TENSOR, LEAVE_OUTPUT, OVERRIDE_KV, IMATRIX,
+    INCLUDE, EXCLUDE, KEEP_SPLIT, SPLIT_SIZE, SPLIT_TENSORS, NO_FALLBACK, DRY_RUN, DEVICE, MAX_MEM, THREADS, RESUME,
+    QUIET, JSON
 };
 static const struct option long_options[] = {
     {"type", required_argument, NULL, TYPE},
@@ -104,7 +105,7 @@ static int add_rules_of_file(clq_request *r, const char *path)
     bool good = text && !ferror(f) && len <= MAX_LIST_BYTES;
     fclose(f);
     if (good) text[len] = '\0';
-    int code = !good              ? clq_usage_error("cannot read '%s'", path)
+    int code = !good                ? clq_usage_error("cannot read '%s'", path)
                : strlen(text) < len ? clq_usage_error("'%s' is not a text file", path)
                                     : add_rules_of_text(r, text);
     free(text);
@@ -123,12 +124,14 @@ static int read_override_value(clq_override *o, const char *kind, size_t kind_le
         o->integer = (uint32_t)v;
     } else if (kind_len == 5 && strncmp(kind, "float", 5) == 0) {
         double v = strtod(value, &end);
-        if (end == value || *end || !isfinite((float)v)) return clq_usage_error("--override-kv: '%s' is not a float", value);
+        if (end == value || *end || !isfinite((float)v))
+            return clq_usage_error("--override-kv: '%s' is not a float", value);
         o->kind = CLQ_OVERRIDE_FLOAT;
         o->number = (float)v;
     } else if (kind_len == 4 && strncmp(kind, "bool", 4) == 0) {
         o->truth = strcmp(value, "true") == 0;
-        if (!o->truth && strcmp(value, "false") != 0) return clq_usage_error("--override-kv: '%s' is neither true nor false", value);
+        if (!o->truth && strcmp(value, "false") != 0)
+            return clq_usage_error("--override-kv: '%s' is neither true nor false", value);
         o->kind = CLQ_OVERRIDE_BOOL;
     } else if (kind_len == 3 && strncmp(kind, "str", 3) == 0) {
         o->kind = CLQ_OVERRIDE_STRING;
@@ -231,9 +234,11 @@ static int check_convert(const clq_request *r)
     const clq_quantize_options *o = &r->o;
     if (o->type.format == CLQ_INT || o->type.format > CLQ_BF16)
         return clq_usage_error("convert writes f32, f16 or bf16; `clquant quantize` makes %s", r->type);
-    if (o->pure || o->token_embedding || o->output_tensor || o->leave_output_tensor || o->imatrix || r->include.n || r->exclude.n)
-        return clq_usage_error("--pure, --token-embedding-type, --output-tensor-type, --leave-output-tensor, --imatrix and its "
-                               "weights are options of `clquant quantize`");
+    if (o->pure || o->token_embedding || o->output_tensor || o->leave_output_tensor || o->imatrix || r->include.n ||
+        r->exclude.n)
+        return clq_usage_error(
+            "--pure, --token-embedding-type, --output-tensor-type, --leave-output-tensor, --imatrix and its "
+            "weights are options of `clquant quantize`");
     return 0;
 }
 

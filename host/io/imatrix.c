@@ -2,7 +2,8 @@
 // Two formats, both little-endian.
 //   .dat  i32 n; n times {i32 length, name, i32 calls, i32 count, f32[count]}; then, perhaps, i32 chunks, and perhaps
 //         i32 length, dataset. Value: f32 / calls.
-//   GGUF  for each weight NAME.in_sum2, f32 [matrices, columns], and NAME.counts, f32 [matrices, 1]. Value: sum / count.
+//   GGUF  for each weight NAME.in_sum2, f32 [matrices, columns], and NAME.counts, f32 [matrices, 1].
+//         Value: sum / count.
 // Source: tools/imatrix/imatrix.cpp, common/imatrix-loader.cpp of https://github.com/ggml-org/llama.cpp
 #include "io/imatrix.h"
 
@@ -45,8 +46,10 @@ static clq_status check_values(const clq_imatrix *m, const clq_imatrix_entry *e,
 {
     for (uint64_t i = 0; i < e->n; i++)
         if (!isfinite(e->values[i]) || e->values[i] < 0)
-            return clq_fail(err, CLQ_BAD_INPUT, "'%s': the importance of tensor '%s' is %g at %" PRIu64 "; it must be finite and "
-                            "not negative", m->path, e->name, (double)e->values[i], i);
+            return clq_fail(err, CLQ_BAD_INPUT,
+                            "'%s': the importance of tensor '%s' is %g at %" PRIu64 "; it must be finite and "
+                            "not negative",
+                            m->path, e->name, (double)e->values[i], i);
     return CLQ_OK;
 }
 
@@ -71,7 +74,8 @@ static bool take_text(cursor *c, int32_t most, char **text)
 {
     int32_t len;
     *text = NULL;
-    if (!take_i32(c, &len) || len < 0 || len > most || (uint64_t)len > c->left || memchr(c->p, 0, (size_t)len)) return false;
+    if (!take_i32(c, &len) || len < 0 || len > most || (uint64_t)len > c->left || memchr(c->p, 0, (size_t)len))
+        return false;
     *text = strndup((const char *)c->p, (size_t)len);
     c->p += len;
     c->left -= (uint64_t)len;
@@ -113,7 +117,8 @@ static clq_status read_dat(clq_imatrix *m, cursor *c, clq_error *err)
     for (int32_t i = 0; i < n; i++) CLQ_TRY(read_dat_entry(m, c, err));
     if (c->left && !take_i32(c, &chunks)) return truncated(c, err);
     if (c->left && !take_text(c, MAX_DATASET, &m->dataset)) return truncated(c, err);
-    if (c->left) return clq_fail(err, CLQ_BAD_INPUT, "'%s' goes on behind its end, by %" PRIu64 " bytes", m->path, c->left);
+    if (c->left)
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' goes on behind its end, by %" PRIu64 " bytes", m->path, c->left);
     m->n_chunks = chunks > 0 ? (uint32_t)chunks : 0;
     return CLQ_OK;
 }
@@ -134,12 +139,14 @@ static clq_status open_dat(clq_imatrix *m, const clq_file *f, clq_error *err)
 // ---- GGUF ----
 
 // sums: [matrices, columns] as stored; becomes means.
-static clq_status divide(const clq_imatrix *m, clq_imatrix_entry *e, const float *counts, uint64_t n_counts, clq_error *err)
+static clq_status divide(const clq_imatrix *m, clq_imatrix_entry *e, const float *counts, uint64_t n_counts,
+                         clq_error *err)
 {
     uint64_t cols = e->n / n_counts;
     for (uint64_t k = 0; k < n_counts; k++) {
         if (!isfinite(counts[k]) || counts[k] < 0 || counts[k] > 1e18f)
-            return clq_fail(err, CLQ_BAD_INPUT, "'%s': the count %" PRIu64 " of tensor '%s' is %g", m->path, k, e->name, (double)counts[k]);
+            return clq_fail(err, CLQ_BAD_INPUT, "'%s': the count %" PRIu64 " of tensor '%s' is %g", m->path, k, e->name,
+                            (double)counts[k]);
         float count = roundf(counts[k]);
         e->n_neutral += count == 0;
         for (uint64_t i = k * cols; i < (k + 1) * cols; i++) {
@@ -166,14 +173,15 @@ static clq_status read_gguf_entry(clq_imatrix *m, const clq_source *s, const clq
     memcpy(counts_name + stem, ".counts", sizeof ".counts");
     const clq_tensor *counts = clq_source_find(s, counts_name);
     free(counts_name);
-    bool fits = counts && counts->type.format == CLQ_F32 && sums->type.format == CLQ_F32 && stem > 0 && counts->n_elements > 0 &&
-                sums->n_elements > 0 && sums->n_elements % counts->n_elements == 0;
+    bool fits = counts && counts->type.format == CLQ_F32 && sums->type.format == CLQ_F32 && stem > 0 &&
+                counts->n_elements > 0 && sums->n_elements > 0 && sums->n_elements % counts->n_elements == 0;
     if (!fits)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s': '%s' and its .counts must be f32, the counts one for each matrix", m->path,
-                        sums->name);
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s': '%s' and its .counts must be f32, the counts one for each matrix",
+                        m->path, sums->name);
     clq_imatrix_entry *e = new_entry(m, sums->n_elements);
     float *c = malloc(counts->n_elements * sizeof *c);
-    clq_status st = e && c && (e->name = strndup(sums->name, stem)) ? CLQ_OK : clq_fail_memory(err, sums->n_elements * 4);
+    clq_status st =
+        e && c && (e->name = strndup(sums->name, stem)) ? CLQ_OK : clq_fail_memory(err, sums->n_elements * 4);
     if (st == CLQ_OK) st = read_floats(s, sums, e->values, err);
     if (st == CLQ_OK) st = read_floats(s, counts, c, err);
     if (st == CLQ_OK) st = divide(m, e, c, counts->n_elements, err);
@@ -186,11 +194,14 @@ static clq_status read_gguf(clq_imatrix *m, const clq_source *s, clq_error *err)
     uint64_t chunks, chunk_size, n;
     clq_gguf_type element;
     const uint8_t *p;
-    bool known = clq_kv_get_u64(&s->kvs, "imatrix.chunk_count", &chunks) && clq_kv_get_u64(&s->kvs, "imatrix.chunk_size", &chunk_size) &&
+    bool known = clq_kv_get_u64(&s->kvs, "imatrix.chunk_count", &chunks) &&
+                 clq_kv_get_u64(&s->kvs, "imatrix.chunk_size", &chunk_size) &&
                  clq_kv_get_array(&s->kvs, "imatrix.datasets", &element, &n, &p) && element == CLQ_GGUF_STRING;
     if (!known)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s' is a GGUF file, but not an importance matrix: imatrix.datasets, imatrix.chunk_count "
-                        "or imatrix.chunk_size is missing", m->path);
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "'%s' is a GGUF file, but not an importance matrix: imatrix.datasets, imatrix.chunk_count "
+                        "or imatrix.chunk_size is missing",
+                        m->path);
     m->n_chunks = chunks < UINT32_MAX ? (uint32_t)chunks : UINT32_MAX;
     if (n) {
         const char *text;
@@ -275,8 +286,8 @@ static bool all_zero(const float *v, uint64_t n)
     return true;
 }
 
-clq_status clq_imatrix_take(clq_imatrix *m, const char *name, uint64_t n_matrices, uint64_t cols, const clq_hooks *hooks,
-                            const float **values, clq_error *err)
+clq_status clq_imatrix_take(clq_imatrix *m, const char *name, uint64_t n_matrices, uint64_t cols,
+                            const clq_hooks *hooks, const float **values, clq_error *err)
 {
     *values = NULL;
     clq_imatrix_entry key = {.name = (char *)name};
@@ -284,8 +295,10 @@ clq_status clq_imatrix_take(clq_imatrix *m, const char *name, uint64_t n_matrice
     if (!e) return CLQ_OK;
     uint64_t n;
     if (!clq_mul_u64(n_matrices, cols, &n) || e->n != n)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s': the importance of tensor '%s' has %" PRIu64 " values, the tensor %" PRIu64 " columns "
-                        "in %" PRIu64 " matrices: it is of another model", m->path, name, e->n, cols, n_matrices);
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "'%s': the importance of tensor '%s' has %" PRIu64 " values, the tensor %" PRIu64 " columns "
+                        "in %" PRIu64 " matrices: it is of another model",
+                        m->path, name, e->n, cols, n_matrices);
     for (uint64_t k = 0; k < n_matrices; k++) {
         float *v = e->values + k * cols;
         if (!all_zero(v, cols)) continue;
@@ -293,7 +306,8 @@ clq_status clq_imatrix_take(clq_imatrix *m, const char *name, uint64_t n_matrice
         e->n_neutral++;
     }
     if (e->n_neutral)
-        clq_warn(hooks, "tensor '%s': %u of %" PRIu64 " matrices got no calibration data; all their columns count alike", name,
+        clq_warn(hooks,
+                 "tensor '%s': %u of %" PRIu64 " matrices got no calibration data; all their columns count alike", name,
                  e->n_neutral, n_matrices);
     e->n_neutral = 0; // told once
     *values = e->values;

@@ -104,7 +104,8 @@ static clq_status set_parts(clq_plan *p, uint32_t alignment, uint32_t *n_parts, 
         uint64_t size;
         if (!clq_round_up_u64(e->codes.n_bytes, alignment, &size) || !clq_add_u64(bytes, size, &bytes))
             return clq_fail(err, CLQ_BAD_INPUT, "the output is too large");
-        bool full = (o->split_max_bytes && bytes > o->split_max_bytes) || (o->split_max_tensors && tensors == o->split_max_tensors);
+        bool full = (o->split_max_bytes && bytes > o->split_max_bytes) ||
+                    (o->split_max_tensors && tensors == o->split_max_tensors);
         if (full && tensors) {
             part++;
             bytes = size;
@@ -116,7 +117,8 @@ static clq_status set_parts(clq_plan *p, uint32_t alignment, uint32_t *n_parts, 
     }
     *n_parts = o->keep_split && p->in_parts ? p->source->n_files : (uint32_t)part + 1;
     if (part < MAX_PARTS) return CLQ_OK;
-    return clq_fail(err, CLQ_USAGE, "the output would have %" PRIu64 " parts, more than %d; allow larger ones", part + 1, MAX_PARTS);
+    return clq_fail(err, CLQ_USAGE, "the output would have %" PRIu64 " parts, more than %d; allow larger ones",
+                    part + 1, MAX_PARTS);
 }
 
 // "" for one file, else NAME-00001-of-0000N.gguf.
@@ -161,10 +163,12 @@ static clq_status lay_out_part(clq_plan *p, uint32_t part, uint32_t n_parts, clq
         clq_entry *e = &entries[i];
         const clq_format_info *f = clq_format_at(e->type.format);
         e->codes.offset = at;
-        tensors[i] = (clq_gguf_tensor){.name = e->info.name, .ggml_type = (uint32_t)f->ggml_type, .n_dims = e->info.n_dims, .offset = at};
+        tensors[i] = (clq_gguf_tensor){
+            .name = e->info.name, .ggml_type = (uint32_t)f->ggml_type, .n_dims = e->info.n_dims, .offset = at};
         memcpy(tensors[i].dims, e->info.dims, sizeof tensors[i].dims);
         if (f->ggml_type < 0)
-            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has dtype %s, which GGUF does not know", e->info.source_name, f->name);
+            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has dtype %s, which GGUF does not know",
+                            e->info.source_name, f->name);
         if (!clq_add_u64(at, e->codes.n_bytes, &at) || !clq_round_up_u64(at, alignment, &at))
             return clq_fail(err, CLQ_BAD_INPUT, "the output is too large");
     }

@@ -9,8 +9,8 @@
 
 enum {
     F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M,
-    Q6_K, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ2_M, IQ3_XXS, IQ3_XS, IQ3_S, IQ3_M, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, Q1_0,
-    Q2_0, MXFP4_MOE, N_MIXES, Q3_K = N_MIXES, Q4_K, Q5_K, N_NAMES
+    Q6_K, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ2_M, IQ3_XXS, IQ3_XS, IQ3_S, IQ3_M, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0,
+    Q1_0, Q2_0, MXFP4_MOE, N_MIXES, Q3_K = N_MIXES, Q4_K, Q5_K, N_NAMES
 };
 
 static const clq_mix mixes[N_NAMES] = {
@@ -128,7 +128,8 @@ ROWS(value_rows, {TINY, WIDE, CLQ_Q4_K},
      {ALL, EXPERTS_8, CLQ_Q8_0}, {M(Q2_K) | M(Q2_K_S) | M(IQ3_XXS) | M(IQ3_XS) | M(IQ3_S), GROUPED, CLQ_Q4_K},
      {M(Q2_K), 0, CLQ_Q3_K}, {M(IQ3_XXS), NO_IMATRIX, CLQ_IQ3_S}, {M(IQ3_M), 0, CLQ_Q4_K},
      {M(Q3_K_M), FIRST_2, CLQ_Q5_K}, {M(Q3_K_M), 0, CLQ_Q4_K}, {M(Q3_K_L), 0, CLQ_Q5_K},
-     {M(IQ4_NL) | M(IQ4_XS), GROUPED, CLQ_Q5_K}, {M(Q4_K_M) | M(Q5_K_M), MORE, CLQ_Q6_K}, {M(Q4_K_S), FIRST_4, CLQ_Q5_K});
+     {M(IQ4_NL) | M(IQ4_XS), GROUPED, CLQ_Q5_K}, {M(Q4_K_M) | M(Q5_K_M), MORE, CLQ_Q6_K},
+     {M(Q4_K_S), FIRST_4, CLQ_Q5_K});
 ROWS(key_rows, {TINY, EXPERTS_8, CLQ_Q4_K},
      {ALL, EXPERTS_8, CLQ_Q8_0}, {M(IQ3_XS), 0, CLQ_IQ3_XXS}, {M(IQ3_XXS), 0, CLQ_IQ2_S});
 ROWS(query_rows, {M(IQ3_XS), 0, CLQ_IQ3_XXS}, {M(IQ3_XXS), 0, CLQ_IQ2_S});
@@ -213,7 +214,8 @@ clq_format_id clq_mix_choose(clq_mix_state *s, const char *name, const clq_tenso
     clq_format_id base = s->mix->base;
     kind k = kind_of(name);
     bool output = k == OUTPUT || (k == TOKENS && s->tied);
-    if (s->glm5 && (strstr(name, "attn_q_a") || strstr(name, "attn_q_b") || strstr(name, "nextn.eh_proj"))) return CLQ_Q8_0;
+    if (s->glm5 && (strstr(name, "attn_q_a") || strstr(name, "attn_q_b") || strstr(name, "nextn.eh_proj")))
+        return CLQ_Q8_0;
     if (output && tied_type) return tied_type->format;
     if (output && mix != M(MXFP4_MOE) && cols % clq_format_at(base)->block_elements) return CLQ_Q8_0;
     if (output) return find_row(output_rows, mix, facts, base);
@@ -257,7 +259,8 @@ void clq_mix_begin(clq_mix_state *s, const clq_mix *mix, const clq_gguf_kvs *kvs
     char arch[128] = "";
     const char *text;
     size_t len;
-    if (clq_kv_get_string(kvs, "general.architecture", &text, &len)) snprintf(arch, sizeof arch, "%.*s", (int)(len < 127 ? len : 127), text);
+    if (clq_kv_get_string(kvs, "general.architecture", &text, &len))
+        snprintf(arch, sizeof arch, "%.*s", (int)(len < 127 ? len : 127), text);
     *s = (clq_mix_state){.mix = mix, .tied = true, .has_imatrix = has_imatrix};
     s->falcon = strcmp(arch, "falcon") == 0;
     s->stacked_ffn_only = strcmp(arch, "bailingmoe3") == 0;

@@ -219,8 +219,8 @@ static clq_status open_imatrix(clq_plan *p, clq_error *err)
 static bool ignores_importance(clq_format_id format)
 {
     switch (format) {
-    case CLQ_F32: case CLQ_F16: case CLQ_BF16: case CLQ_Q8_0: case CLQ_TQ1_0: case CLQ_TQ2_0: case CLQ_MXFP4: case CLQ_NVFP4:
-    case CLQ_Q1_0: case CLQ_Q2_0: case CLQ_INT: return true;
+    case CLQ_F32: case CLQ_F16: case CLQ_BF16: case CLQ_Q8_0: case CLQ_TQ1_0: case CLQ_TQ2_0: case CLQ_MXFP4:
+    case CLQ_NVFP4: case CLQ_Q1_0: case CLQ_Q2_0: case CLQ_INT: return true;
     default: return false;
     }
 }
@@ -243,8 +243,10 @@ static clq_status set_importance(clq_plan *p, clq_entry *e, uint32_t *n_missing,
     }
     if (e->importance || !needed) return CLQ_OK;
     if (p->imatrix)
-        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': %s needs an importance matrix, and '%s' has no entry for it; give it "
-                        "another type with --tensor-type", name, e->info.type, p->imatrix->path);
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "tensor '%s': %s needs an importance matrix, and '%s' has no entry for it; give it "
+                        "another type with --tensor-type",
+                        name, e->info.type, p->imatrix->path);
     return clq_fail(err, CLQ_USAGE, "tensor '%s': %s needs an importance matrix (--imatrix)", name, e->info.type);
 }
 
@@ -259,8 +261,8 @@ static clq_status set_importances(clq_plan *p, clq_error *err)
     }
     bool filtered = p->options.n_include_weights || p->options.n_exclude_weights;
     if (n_missing && !filtered)
-        clq_warn(p->hooks, "'%s' has no entry for %u tensors (the first: '%s'); they are quantized without it", p->imatrix->path,
-                 n_missing, first);
+        clq_warn(p->hooks, "'%s' has no entry for %u tensors (the first: '%s'); they are quantized without it",
+                 p->imatrix->path, n_missing, first);
     return CLQ_OK;
 }
 
@@ -318,15 +320,20 @@ static void warn_of_requantizing(const clq_plan *p)
     uint32_t n = 0;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
-        if (e->source == UINT32_MAX || e->copy || !e->info.quantized || !quantized_source(&p->source->tensors[e->source])) continue;
+        if (e->source == UINT32_MAX || e->copy || !e->info.quantized ||
+            !quantized_source(&p->source->tensors[e->source]))
+            continue;
         n++;
         clq_type_name(&p->source->tensors[e->source].type, type);
         size_t at = strlen(types);
-        if (!strstr(types, type) && at + strlen(type) + 3 < sizeof types) sprintf(types + at, "%s%s", at ? ", " : "", type);
+        if (!strstr(types, type) && at + strlen(type) + 3 < sizeof types)
+            sprintf(types + at, "%s%s", at ? ", " : "", type);
     }
     if (n)
-        clq_warn(p->hooks, "%u tensors are quantized already (%s); quantizing them again loses more than quantizing the original "
-                 "model does", n, types);
+        clq_warn(p->hooks,
+                 "%u tensors are quantized already (%s); quantizing them again loses more than quantizing the original "
+                 "model does",
+                 n, types);
 }
 
 static clq_status make_entries(clq_plan *p, clq_error *err)
@@ -374,7 +381,8 @@ static uint64_t default_memory(void)
 // not depend on the tensor's shape.
 static void flatten(clq_plan *p, clq_entry *e)
 {
-    if (e->type.format == CLQ_INT || e->copy || e->importance || e->order != CLQ_ROWS_KEPT || e->source == UINT32_MAX) return;
+    if (e->type.format == CLQ_INT || e->copy || e->importance || e->order != CLQ_ROWS_KEPT || e->source == UINT32_MAX)
+        return;
     const clq_tensor *t = &p->source->tensors[e->source];
     const clq_format *from = clq_format_row(t->type.format);
     if (t->type.format == CLQ_INT || t->scales.n_bytes || from->kind != CLQ_KIND_CODEC) return;
@@ -453,7 +461,8 @@ static void set_fingerprint(clq_plan *p)
                             e->type.group_size, e->type.scale_format, e->order, e->n_heads, e->file, e->codes.offset,
                             e->scales.offset, e->zero_points.offset, e->shape.offset};
         XXH3_64bits_update(h, facts, sizeof facts);
-        if (e->importance) XXH3_64bits_update(h, e->importance, e->rows / e->matrix_rows * e->cols * sizeof *e->importance);
+        if (e->importance)
+            XXH3_64bits_update(h, e->importance, e->rows / e->matrix_rows * e->cols * sizeof *e->importance);
     }
     for (uint32_t i = 0; i < p->source->n_files; i++) {
         const clq_file *f = &p->source->files[i];
@@ -498,13 +507,18 @@ static clq_status check_gguf_options(const clq_plan *p, clq_error *err)
     const struct {
         bool given;
         const char *name;
-    } options[] = {{o->token_embedding, "--token-embedding-type"}, {o->output_tensor, "--output-tensor-type"},
-                   {o->leave_output_tensor, "--leave-output-tensor"}, {o->n_overrides > 0, "--override-kv"},
-                   {o->imatrix, "--imatrix"}, {o->keep_split, "--keep-split"}, {o->split_max_bytes > 0, "--split-max-size"},
+    } options[] = {{o->token_embedding, "--token-embedding-type"},
+                   {o->output_tensor, "--output-tensor-type"},
+                   {o->leave_output_tensor, "--leave-output-tensor"},
+                   {o->n_overrides > 0, "--override-kv"},
+                   {o->imatrix, "--imatrix"},
+                   {o->keep_split, "--keep-split"},
+                   {o->split_max_bytes > 0, "--split-max-size"},
                    {o->split_max_tensors > 0, "--split-max-tensors"}};
     for (size_t i = 0; !p->to_gguf && i < sizeof options / sizeof *options; i++)
         if (options[i].given)
-            return clq_fail(err, CLQ_USAGE, "%s is for GGUF files; give an output that ends in .gguf instead of '%s'", options[i].name, p->out);
+            return clq_fail(err, CLQ_USAGE, "%s is for GGUF files; give an output that ends in .gguf instead of '%s'",
+                            options[i].name, p->out);
     if (o->token_embedding) CLQ_TRY(check_type(p, o->token_embedding, err));
     if (o->output_tensor) CLQ_TRY(check_type(p, o->output_tensor, err));
     if (o->leave_output_tensor && o->output_tensor)
@@ -512,11 +526,13 @@ static clq_status check_gguf_options(const clq_plan *p, clq_error *err)
     if (o->n_include_weights && o->n_exclude_weights)
         return clq_fail(err, CLQ_USAGE, "--include-weights and --exclude-weights exclude each other");
     if ((o->n_include_weights || o->n_exclude_weights) && !o->imatrix)
-        return clq_fail(err, CLQ_USAGE, "--include-weights and --exclude-weights choose entries of an --imatrix, and there is none");
+        return clq_fail(err, CLQ_USAGE,
+                        "--include-weights and --exclude-weights choose entries of an --imatrix, and there is none");
     if (o->keep_split && (o->split_max_bytes || o->split_max_tensors))
         return clq_fail(err, CLQ_USAGE, "--keep-split and --split-max-* exclude each other");
     if (o->keep_split && p->source->container != CLQ_GGUF)
-        return clq_fail(err, CLQ_USAGE, "--keep-split keeps the parts of a split GGUF file; '%s' is none", p->source->path);
+        return clq_fail(err, CLQ_USAGE, "--keep-split keeps the parts of a split GGUF file; '%s' is none",
+                        p->source->path);
     return CLQ_OK;
 }
 

@@ -22,8 +22,8 @@ struct clq_policy {
     clq_mix_state mix;
 };
 
-clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, const clq_gguf_kvs *kvs, bool has_imatrix,
-                             clq_policy **policy, clq_error *err)
+clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, const clq_gguf_kvs *kvs,
+                             bool has_imatrix, clq_policy **policy, clq_error *err)
 {
     *policy = NULL;
     clq_policy *p = calloc(1, sizeof *p);
@@ -86,18 +86,18 @@ static bool holds_any(const char *name, const char *const *parts, size_t n)
 static bool gguf_wants(const clq_policy *p, const char *name, const clq_tensor *t)
 {
     static const char *const never[] = {
-        "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj", "position_embd",
-        "token_types", "ssm_conv1d", "shortconv.conv.weight", "time_mix_first.weight", "time_mix_w0.weight",
-        "time_mix_w1.weight", "time_mix_w2.weight", "time_mix_v0.weight", "time_mix_v1.weight", "time_mix_v2.weight",
-        "time_mix_a0.weight", "time_mix_a1.weight", "time_mix_a2.weight", "time_mix_g1.weight", "time_mix_g2.weight",
-        "time_mix_decay_w1.weight", "time_mix_decay_w2.weight", "time_mix_lerp_fused.weight", "attn_rel_b.weight",
-        "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger", "a.rvq.codebook",
-        "mm.a.code_embd", "indexer.k_proj.weight", "indexer.q_proj.weight",
+        "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj",
+        "position_embd", "token_types", "ssm_conv1d", "shortconv.conv.weight", "time_mix_first.weight",
+        "time_mix_w0.weight", "time_mix_w1.weight", "time_mix_w2.weight", "time_mix_v0.weight", "time_mix_v1.weight",
+        "time_mix_v2.weight", "time_mix_a0.weight", "time_mix_a1.weight", "time_mix_a2.weight", "time_mix_g1.weight",
+        "time_mix_g2.weight", "time_mix_decay_w1.weight", "time_mix_decay_w2.weight", "time_mix_lerp_fused.weight",
+        "attn_rel_b.weight", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger",
+        "a.rvq.codebook", "mm.a.code_embd", "indexer.k_proj.weight", "indexer.q_proj.weight",
     };
     static const char *const never_glm5[] = {
-        "hc_", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "indexer_compressor_gate", "indexer_compressor_ape",
-        "ssm_f_a.weight", "ssm_f_b.weight", "ssm_g_a.weight", "ssm_g_b.weight", "ssm_beta.weight", "attn_kv_a_mqa.weight",
-        "attn_k_b.weight", "attn_v_b.weight",
+        "hc_", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "indexer_compressor_gate",
+        "indexer_compressor_ape", "ssm_f_a.weight", "ssm_f_b.weight", "ssm_g_a.weight", "ssm_g_b.weight",
+        "ssm_beta.weight", "attn_kv_a_mqa.weight", "attn_k_b.weight", "attn_v_b.weight",
     };
     // ggml does not count leading dimensions of 1.
     uint32_t ones = 0;
@@ -181,8 +181,10 @@ static clq_status fit_shape(const clq_policy *p, const clq_subject *s, clq_choic
         if (c->cols % block == 0) return CLQ_OK;
         clq_format_id smaller = smaller_block(c->type.format);
         if (smaller == CLQ_FORMAT_COUNT)
-            return clq_fail(err, CLQ_USAGE, "tensor '%s': rows of %llu are not whole blocks of %u, and no type stands in for %s; "
-                            "give it one with --tensor-type", s->name, cols, block, name);
+            return clq_fail(err, CLQ_USAGE,
+                            "tensor '%s': rows of %llu are not whole blocks of %u, and no type stands in for %s; "
+                            "give it one with --tensor-type",
+                            s->name, cols, block, name);
         c->type = clq_plain(c->cols % 32 == 0 ? smaller : CLQ_F16);
         c->quantized = c->type.format != CLQ_F16;
         snprintf(c->note, sizeof c->note, "rows of %llu are not whole blocks of %u: %s instead of %s", cols, block,
@@ -228,7 +230,8 @@ static const clq_type *rule_for(clq_policy *p, const char *name, bool possible)
 }
 
 // The type asked for, before the shape is looked at; NULL: none, the tensor is kept. *of_mix: room for the mix's.
-static const clq_type *asked_type(clq_policy *p, const clq_subject *s, const clq_type *rule, bool wanted, clq_type *of_mix)
+static const clq_type *asked_type(clq_policy *p, const clq_subject *s, const clq_type *rule, bool wanted,
+                                  clq_type *of_mix)
 {
     const clq_quantize_options *o = p->options;
     if (s->to_gguf && o->leave_output_tensor && clq_is_output_tensor(s->name)) return NULL;
@@ -251,8 +254,10 @@ static clq_status check_codec(const clq_policy *p, const clq_subject *s, const c
     const clq_format_info *f = clq_format_at(c->type.format);
     const clq_mix *mix = p->options->mix;
     if (c->type.format == CLQ_INT || f->has_codec || c->type.format == s->t->type.format) return CLQ_OK;
-    return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s%s%s, which this version does not encode; give it another type with "
-                    "--tensor-type, or use another --type", s->name, f->name, p->mixed ? " in the mix " : "", p->mixed ? mix->name : "");
+    return clq_fail(err, CLQ_USAGE,
+                    "tensor '%s' would be %s%s%s, which this version does not encode; give it another type with "
+                    "--tensor-type, or use another --type",
+                    s->name, f->name, p->mixed ? " in the mix " : "", p->mixed ? mix->name : "");
 }
 
 void clq_policy_see(clq_policy *p, const char *name)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """GGUF outputs in parts."""
+
 import itertools
 import json
 import os
@@ -7,14 +8,23 @@ import struct
 
 import pytest
 
-from common import (I32, STRING, U16, U32, f32, fails, gg, kv, normal, ok, plan, quantize, read_gg, run, st, table, tree)
+from common import I32, STRING, U16, U32, f32, fails, gg, kv, normal, ok, plan, quantize, read_gg, run, st, table, tree
 
-NAMES = ["token_embd.weight", *[f"blk.{i}.{k}.weight" for i in range(3) for k in ("attn_q", "attn_v", "ffn_down")], "output_norm.weight"]
+NAMES = [
+    "token_embd.weight",
+    *[f"blk.{i}.{k}.weight" for i in range(3) for k in ("attn_q", "attn_v", "ffn_down")],
+    "output_norm.weight",
+]
 
 
 def model(path, alignment=32):
     tensors = {n: f32(normal(i, 256) if "norm" in n else normal(i, 8, 256)) for i, n in enumerate(NAMES)}
-    gg(path, tensors, [kv("general.architecture", STRING, "llama"), kv("llama.block_count", U32, 3), kv("general.name", STRING, "x")], alignment)
+    gg(
+        path,
+        tensors,
+        [kv("general.architecture", STRING, "llama"), kv("llama.block_count", U32, 3), kv("general.name", STRING, "x")],
+        alignment,
+    )
     return path
 
 
@@ -30,7 +40,9 @@ def check_parts(folder, n, whole, stem="out", sizes=None):
     one = read_gg(whole)
     for i, g in enumerate(found):
         assert g.kvs["split.no"] == (U16, struct.pack("<H", i)) and g.kvs["split.count"] == (U16, struct.pack("<H", n))
-        assert g.kvs["split.tensors.count"] == (I32, struct.pack("<i", len(one.tensors))) and g.alignment == one.alignment
+        assert (
+            g.kvs["split.tensors.count"] == (I32, struct.pack("<i", len(one.tensors))) and g.alignment == one.alignment
+        )
         rest = {k: v for k, v in g.kvs.items() if not k.startswith("split.")}
         assert rest == (one.kvs if i == 0 else {k: v for k, v in one.kvs.items() if k == "general.alignment"})
     assert list(itertools.chain(*(g.tensors for g in found))) == list(one.tensors)
@@ -52,7 +64,7 @@ def test_parts_of_so_many_tensors(tmp_path, alignment, device):
         p = plan(src, tmp_path / "o" / "out.gguf", "Q4_K_M", "--split-max-tensors", str(most), mix=True)
         quantize(src, tmp_path / "o" / "out.gguf", "Q4_K_M", "--split-max-tensors", str(most), mix=True, device=device)
         paths = check_parts(tmp_path / "o", len(sizes), tmp_path / "whole.gguf", sizes=sizes)
-        assert sorted((tmp_path / "o").iterdir()) == paths # nothing else is left
+        assert sorted((tmp_path / "o").iterdir()) == paths  # nothing else is left
         assert sum(q.stat().st_size for q in paths) == p["n_bytes"]
         ok("verify", src, paths[-1])
         for q in paths:
@@ -75,7 +87,17 @@ def test_parts_of_so_many_bytes(tmp_path):
 def test_keep_split(tmp_path):
     """Part by part as the source, whichever part is named; the metadata of splits is made anew."""
     model(tmp_path / "whole.gguf")
-    ok("convert", tmp_path / "whole.gguf", tmp_path / "in.gguf", "--type", "f16", "--split-max-tensors", "4", "--device", "ref")
+    ok(
+        "convert",
+        tmp_path / "whole.gguf",
+        tmp_path / "in.gguf",
+        "--type",
+        "f16",
+        "--split-max-tensors",
+        "4",
+        "--device",
+        "ref",
+    )
     source = parts(tmp_path, "in")
     assert len(source) == 3
     quantize(source[0], tmp_path / "single.gguf", "q8_0")
@@ -84,14 +106,18 @@ def test_keep_split(tmp_path):
         quantize(named, tmp_path / "out.gguf", "q8_0", "--keep-split")
         for p in check_parts(tmp_path, 3, tmp_path / "single.gguf", sizes=[4, 4, 3]):
             p.unlink()
-    quantize(tmp_path / "whole.gguf", tmp_path / "out.gguf", "q8_0", "--keep-split") # of one file: one file
+    quantize(tmp_path / "whole.gguf", tmp_path / "out.gguf", "q8_0", "--keep-split")  # of one file: one file
     assert (tmp_path / "out.gguf").exists() and not parts(tmp_path)
 
 
 def test_first_part_without_tensors(tmp_path):
     """As gguf-split --no-tensor-first-split makes it."""
     for no, tensors in enumerate([{}, {"a.weight": f32(normal(1, 4, 64))}]):
-        gg(tmp_path / f"in-{no + 1:05}-of-00002.gguf", tensors, [kv("split.no", U16, no), kv("split.count", U16, 2), kv("split.tensors.count", I32, 1)])
+        gg(
+            tmp_path / f"in-{no + 1:05}-of-00002.gguf",
+            tensors,
+            [kv("split.no", U16, no), kv("split.count", U16, 2), kv("split.tensors.count", I32, 1)],
+        )
     quantize(tmp_path / "in-00001-of-00002.gguf", tmp_path / "out.gguf", "q8_0", "--keep-split")
     first, second = (read_gg(p) for p in parts(tmp_path))
     assert not first.tensors and second.tensors["a.weight"].dtype == "Q8_0"
@@ -103,8 +129,14 @@ def test_wrong_requests(tmp_path):
     folder = st(tmp_path / "in.safetensors", {"a.weight": f32(normal(1, 4, 64))})
     out = tmp_path / "out.gguf"
     before = tree(tmp_path)
-    for more in (["--split-max-tensors", "0"], ["--split-max-tensors", "-1"], ["--split-max-tensors", "x"], ["--split-max-size", "0"],
-                 ["--split-max-size", "x"], ["--keep-split", "--split-max-size", "1M"]):
+    for more in (
+        ["--split-max-tensors", "0"],
+        ["--split-max-tensors", "-1"],
+        ["--split-max-tensors", "x"],
+        ["--split-max-size", "0"],
+        ["--split-max-size", "x"],
+        ["--keep-split", "--split-max-size", "1M"],
+    ):
         fails(2, "quantize", src, out, "--type", "q8_0", *more)
     fails(3, "quantize", folder, out, "--type", "q8_0", "--split-max-size", "1M")
     assert tree(tmp_path) == before
@@ -116,7 +148,16 @@ def test_the_input_is_not_overwritten(tmp_path):
     quantize(tmp_path / "whole.gguf", tmp_path / "m.gguf", "f16", "--split-max-tensors", "4")
     before = tree(tmp_path)
     for more in (["--keep-split"], ["--split-max-tensors", "4"]):
-        fails(2, "quantize", parts(tmp_path, "m")[1], tmp_path / "m.gguf", "--type", "q8_0", *more, says=["m-00001-of-00003.gguf", "is the input"])
+        fails(
+            2,
+            "quantize",
+            parts(tmp_path, "m")[1],
+            tmp_path / "m.gguf",
+            "--type",
+            "q8_0",
+            *more,
+            says=["m-00001-of-00003.gguf", "is the input"],
+        )
     assert tree(tmp_path) == before
 
 
@@ -124,7 +165,17 @@ def test_places_that_cannot_be_written(tmp_path):
     src = model(tmp_path / "in.gguf")
     (tmp_path / "out-00002-of-00003.gguf").mkdir()
     before = tree(tmp_path)
-    fails(5, "quantize", src, tmp_path / "out.gguf", "--type", "q8_0", "--split-max-tensors", "4", says="out-00002-of-00003.gguf")
+    fails(
+        5,
+        "quantize",
+        src,
+        tmp_path / "out.gguf",
+        "--type",
+        "q8_0",
+        "--split-max-tensors",
+        "4",
+        says="out-00002-of-00003.gguf",
+    )
     assert tree(tmp_path) == before
     os.rmdir(tmp_path / "out-00002-of-00003.gguf")
     # An earlier output's parts are replaced, another file stays.
@@ -142,7 +193,24 @@ def test_nothing_is_left_after_a_failure(tmp_path):
     x[3, 3] = float("inf")
     src = gg(tmp_path / "in.gguf", {"a.weight": f32(normal(2, 8, 256)), "b.weight": f32(x)})
     before = tree(tmp_path)
-    fails(3, "quantize", src, tmp_path / "out.gguf", "--type", "q8_0", "--split-max-tensors", "1", "--device", "ref", says="'b.weight'")
+    fails(
+        3,
+        "quantize",
+        src,
+        tmp_path / "out.gguf",
+        "--type",
+        "q8_0",
+        "--split-max-tensors",
+        "1",
+        "--device",
+        "ref",
+        says="'b.weight'",
+    )
     assert tree(tmp_path) == before
-    assert run("quantize", src, tmp_path / "out.gguf", "--type", "q8_0", "--split-max-tensors", "1", "--dry-run").returncode == 0
+    assert (
+        run(
+            "quantize", src, tmp_path / "out.gguf", "--type", "q8_0", "--split-max-tensors", "1", "--dry-run"
+        ).returncode
+        == 0
+    )
     assert table(plan(src, tmp_path / "out.gguf", "q8_0", "--split-max-tensors", "1"))["a.weight"] == "q8_0"

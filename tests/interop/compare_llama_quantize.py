@@ -7,6 +7,7 @@
 
 BIN is the folder of llama.cpp's programs, built with -ffp-contract=off. Without --model the tiny models of
 tests/cli/mixes.py are compared, without and with an importance matrix. CLQ names the clquant to run."""
+
 import argparse
 import json
 import os
@@ -33,8 +34,20 @@ def llama_quantize(folder, src, out, mix, imatrix, more):
 
 
 def clquant(src, out, mix, imatrix, device, more):
-    more = [m for m in more if m != "--allow-requantize"] # clquant only warns
-    args = [CLQ, "quantize", src, out, "--type", mix, "--device", device, "--quiet", *(["--imatrix", imatrix] if imatrix else []), *more]
+    more = [m for m in more if m != "--allow-requantize"]  # clquant only warns
+    args = [
+        CLQ,
+        "quantize",
+        src,
+        out,
+        "--type",
+        mix,
+        "--device",
+        device,
+        "--quiet",
+        *(["--imatrix", imatrix] if imatrix else []),
+        *more,
+    ]
     r = subprocess.run(args, capture_output=True, text=True)
     return (mixes.read_all(out), "") if r.returncode == 0 else (None, r.stderr.strip())
 
@@ -55,7 +68,7 @@ def differences(theirs, ours):
             lines.append(f"{name}: {our_kind}, not {kind}")
         elif data != our_data:
             size = mixes.SIZES[kind][1]
-            bad = sum(data[k:k + size] != our_data[k:k + size] for k in range(0, len(data), size))
+            bad = sum(data[k : k + size] != our_data[k : k + size] for k in range(0, len(data), size))
             lines.append(f"{name}: {bad} of {len(data) // size} blocks of {kind} differ")
     return lines
 
@@ -97,9 +110,19 @@ def main():
                     continue
                 ours, message = clquant(src, work / "ours.gguf", mix, imatrix, args.device, more)
                 lines = differences(theirs, ours) if theirs and ours else []
-                state = ("both refuse" if not theirs and not ours else f"clquant refuses: {message}" if not ours
-                         else "only llama-quantize refuses" if not theirs else "differ" if lines
-                         else f"equal, {len(theirs[1])} tensors")
+                state = (
+                    "both refuse"
+                    if not theirs and not ours
+                    else (
+                        f"clquant refuses: {message}"
+                        if not ours
+                        else (
+                            "only llama-quantize refuses"
+                            if not theirs
+                            else "differ" if lines else f"equal, {len(theirs[1])} tensors"
+                        )
+                    )
+                )
                 failed += state not in ("both refuse",) and not state.startswith("equal")
                 print(f"{title:24} {mix:10} {state}")
                 for line in lines[:10]:
