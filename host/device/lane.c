@@ -258,7 +258,9 @@ static clq_status kernel_for(cl_lane *l, const clq_type *type, clq_format_id sou
         snprintf(options, sizeof options, weights ? "-DSRC=%d -DIMPORTANCE=%d" : "-DSRC=%d", src, (int)weights);
         snprintf(name, sizeof name, "%s_%s", format, what);
     }
-    return clq_kernel_get(device_of(l), file, options, name, k, err);
+    clq_opencl *d = device_of(l);
+    bool searches = weights || clq_format_row(type->format)->weights == CLQ_WEIGHTS_USED;
+    return clq_kernel_get(d, file, searches ? d->search_lanes : d->lanes, options, name, k, err);
 }
 
 // Work-groups over n_elements: of CLQ_UNITS blocks, or as many elements as 32 blocks' of a plain format.
@@ -308,7 +310,7 @@ static clq_status bind_importance(cl_lane *l, const input *in, clq_weights weigh
     char options[16];
     snprintf(options, sizeof options, "-DSRC=%d", in->format == CLQ_F32 ? 0 : in->format == CLQ_F16 ? 1 : 2);
     clq_kernel *k;
-    CLQ_TRY(clq_kernel_get(d, "reduce.cl", options, "mean_squares", &k, err));
+    CLQ_TRY(clq_kernel_get(d, "reduce.cl", d->lanes, options, "mean_squares", &k, err));
     cl_uint rows = (cl_uint)t->rows, cols = (cl_uint)t->cols;
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(rows), CLQ_ARG(cols), CLQ_ARG(l->mean_squares.mem)};
     return clq_launch(d, k, clq_div_up(rows, CLQ_UNITS), args, 5, &l->uploaded, err);
@@ -338,7 +340,7 @@ static clq_status launch_minmax(cl_lane *l, const input *in, cl_ulong len, clq_e
     char options[16];
     snprintf(options, sizeof options, "-DSRC=%d", in->format == CLQ_F32 ? 0 : in->format == CLQ_F16 ? 1 : 2);
     clq_kernel *k;
-    CLQ_TRY(clq_kernel_get(d, "reduce.cl", options, "minmax", &k, err));
+    CLQ_TRY(clq_kernel_get(d, "reduce.cl", d->lanes, options, "minmax", &k, err));
     cl_ulong total = l->tile.rows * l->tile.cols;
     cl_uint n_groups = (cl_uint)clq_div_up(total, len);
     cl_uint per_item = d->work_groups ? 1 : len < 4096 ? (cl_uint)(4096 / len) : 1;

@@ -197,6 +197,7 @@ static void set_form(clq_opencl *d)
     d->work_groups = o->work_group_form >= 0 ? o->work_group_form : !d->base.info.is_cpu;
     if (most < CLQ_UNITS) d->work_groups = false;
     d->lanes = o->lanes ? o->lanes : d->base.info.is_cpu ? 8 : 4;
+    d->search_lanes = o->lanes ? o->lanes : d->base.info.is_cpu ? 16 : 4;
     d->unified = d->base.info.unified_memory && !(discrete && *discrete == '1');
     d->base.info.unified_memory = d->unified;
     if (o->max_allocation && o->max_allocation < d->base.info.max_allocation)
@@ -249,7 +250,7 @@ static double opencl_copy_rate(clq_device *device)
     cl_uint n = WORDS;
     cl_mem from = clCreateBuffer(d->context, CL_MEM_READ_ONLY, WORDS * 4ull, NULL, &code);
     cl_mem to = clCreateBuffer(d->context, CL_MEM_WRITE_ONLY, WORDS * 4ull, NULL, &code);
-    if (!from || !to || clq_kernel_get(d, "reduce.cl", "-DSRC=0", "copy_words", &copy, NULL) != CLQ_OK) goto out;
+    if (!from || !to || clq_kernel_get(d, "reduce.cl", d->lanes, "-DSRC=0", "copy_words", &copy, NULL) != CLQ_OK) goto out;
     cl_uint zero = 0;
     clEnqueueFillBuffer(d->compute, from, &zero, 4, 0, WORDS * 4ull, 0, NULL, NULL);
     for (int i = 0; i < ROUNDS; i++) {
