@@ -45,6 +45,9 @@ typedef struct clq_opencl {
     int lanes;        // VW
     int search_lanes; // VW of encoders that search: long chains of arithmetic want more of them in flight
     char cache_dir[400];
+    cl_event *launches; // of kernels, since their time was asked for
+    uint32_t n_launches, max_launches;
+    bool timed;
     clq_program *programs;
     clq_family *families;
     uint32_t n_families;
