@@ -63,7 +63,7 @@ typedef struct clq_hooks {
 // ---- formats -----------------------------------------------------------------------------------
 
 typedef enum clq_format_id {
-#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, scale, exactness, bound) CLQ_##ID,
+#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, scale, exactness, bound, weights) CLQ_##ID,
 #define CLQ_STORAGE(ID, name, ggml, st, elements, bytes, kind) CLQ_##ID,
 #include "clquant_formats.def"
 #undef CLQ_CODEC
@@ -166,6 +166,11 @@ typedef struct clq_stats {
 CLQ_API clq_status clq_encode(clq_device *device, const clq_type *type, clq_format_id source,
                               const void *x, uint64_t rows, uint64_t cols, void *codes,
                               void *scales, void *zero_points, clq_stats *stats, clq_error *err);
+// The same with a weight >= 0 for each of the cols columns (a row of an importance matrix; NULL: none) on the
+// errors that a search makes small. Types without a search ignore it.
+CLQ_API clq_status clq_encode_weighted(clq_device *device, const clq_type *type, clq_format_id source,
+                                       const void *x, const float *importance, uint64_t rows, uint64_t cols,
+                                       void *codes, void *scales, void *zero_points, clq_stats *stats, clq_error *err);
 // Decodes to float [rows, cols].
 CLQ_API clq_status clq_decode(clq_device *device, const clq_type *type, const void *codes,
                               const void *scales, const void *zero_points, uint64_t rows,

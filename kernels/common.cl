@@ -3,6 +3,7 @@
 //
 //   SRC   element type of the source: 0 float, 1 half, 2 bfloat16
 //   VW    vector width: 1 (GPUs), 4, 8 or 16 (CPUs)
+//   IMPORTANCE  0: none; 1: encoders weigh errors by an importance row; 2: and by the row's mean square
 //   WG    0: the `vec` form, a work-group is one item that walks UNITS blocks with VW-wide vectors.
 //         1: the `wg` form, a work-group is UNITS items, one block each, with coalesced transfers
 //         through local memory.
@@ -24,13 +25,20 @@
 #ifndef WG
 #define WG 0
 #endif
+#ifndef IMPORTANCE
+#define IMPORTANCE 0
+#endif
 
 #define UNITS 64 // blocks of 32 elements a work-group handles: 2048 elements
 #define NV (32 / VW)
 
 #if WG
 #define GROUP __attribute__((reqd_work_group_size(UNITS, 1, 1)))
+#if IMPORTANCE
+#define NEAR __global
+#else
 #define NEAR __local // where encoded blocks are made and read
+#endif
 #else
 #define GROUP __attribute__((reqd_work_group_size(1, 1, 1)))
 #define NEAR __global

@@ -32,8 +32,8 @@ inline vint iq4_index(vfloat v)
     return index;
 }
 
-// clq_iq4_fit.
-inline vfloat iq4_fit(const vfloat x[32])
+// clq_iq4_fit; weight is read with IMPORTANCE only.
+inline vfloat iq4_fit(const vfloat x[32], const vfloat weight[32])
 {
     vfloat largest = 0.0f, signed_largest = 0.0f, scale = 0.0f, best = 0.0f;
     for (uint i = 0; i < 32; i++) {
@@ -47,7 +47,7 @@ inline vfloat iq4_fit(const vfloat x[32])
         vfloat inverse = k == -8 ? 1.0f / (-signed_largest / -127.0f) : ((float)k + -127.0f) / signed_largest;
         vfloat sum_qx = 0.0f, sum_qq = 0.0f;
         for (uint i = 0; i < 32; i++) {
-            vfloat q = iq4_level(inverse * x[i]), w = x[i] * x[i];
+            vfloat q = iq4_level(inverse * x[i]), w = IMPORTANCE ? weight[i] : x[i] * x[i];
             sum_qx += w * q * x[i];
             sum_qq += w * q * q;
         }

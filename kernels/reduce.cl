@@ -3,7 +3,7 @@
 // `total` elements from `first` on (the last may be shorter); out[g] = (min, max), both NaN where
 // the stretch holds one. vec: an item walks `per_item` stretches with VW-wide vectors; wg: a
 // work-group a stretch. absmax is max(-min, max), on the host or in int_params.
-#include "common.cl"
+#include "search.cl"
 
 #if !WG
 inline float2 minmax_one(__global const src_t *x, size_t begin, size_t end)
@@ -80,4 +80,26 @@ __kernel GROUP void copy_words(__global const uint *restrict from, uint n, __glo
     for (; i + 8 <= end; i += 8) vstore8(vload8(0, from + i), 0, to + i);
     for (; i < end; i++) to[i] = from[i];
 #endif
+}
+
+// out[r]: the mean of the squares of row r of [rows, cols], summed in index order; cols a multiple of 32.
+__kernel GROUP void mean_squares(__global const src_t *restrict x, ulong first, uint rows, uint cols, __global float *restrict out)
+{
+    uint begin = get_group_id(0) * UNITS, end = min(begin + UNITS, rows);
+    for (uint r = begin + (WG ? get_local_id(0) : 0); r < end; r += WG ? UNITS : VW) {
+        uint n = min(end - r, (uint)VW);
+        vfloat v[32], sum = 0.0f;
+        for (uint c = 0; c < cols; c += 32) {
+            load_blocks(x, first + (size_t)r * cols, cols, n, c, 32, v);
+            for (uint i = 0; i < 32; i++) sum += v[i] * v[i];
+        }
+        sum /= (float)cols;
+#if VW == 1
+        out[r] = sum;
+#else
+        float lanes[VW];
+        vstore_f(sum, lanes);
+        for (uint l = 0; l < n; l++) out[r + l] = lanes[l];
+#endif
+    }
 }

@@ -45,6 +45,84 @@ inline void load_blocks(__global const src_t *x, size_t first, uint block, uint 
 
 #define load_lanes(x, first, n_blocks, offset, n, v) load_blocks(x, first, 256, n_blocks, offset, n, v)
 
+// ---- importance ----
+
+// The importance of the blocks that a vector's lanes hold: `row` weighs the elements of every row, which has
+// `per_row` blocks; lane 0 holds block `block` of the tile.
+#if IMPORTANCE
+typedef struct {
+    __global const float *row;
+    uint block, per_row;
+#if IMPORTANCE == 2
+    __global const float *mean_squares; // a row each
+#endif
+} importance_at;
+#if IMPORTANCE == 2
+#define ENCODE_ARGS                                                                                \
+    ENCODE32_ARGS, __global const float *restrict importance, uint blocks_per_row,                 \
+        __global const float *restrict mean_squares
+#define IMPORTANCE_OF(b) , (importance_at) { importance, b, blocks_per_row, mean_squares }
+#else
+#define ENCODE_ARGS ENCODE32_ARGS, __global const float *restrict importance, uint blocks_per_row
+#define IMPORTANCE_OF(b) , (importance_at) { importance, b, blocks_per_row }
+#endif
+#define IMPORTANCE_PARAM , importance_at at
+#define IMPORTANCE_PASS , at
+
+// As load_blocks, of the importance.
+inline void load_importance(importance_at at, uint block, uint n_blocks, uint offset, uint n, vfloat *w)
+{
+#if VW == 1
+    __global const float *from = at.row + (size_t)(at.block % at.per_row) * block + offset;
+    for (uint i = 0; i < n; i++) w[i] = from[i];
+#else
+    float rows[VW * 32];
+    for (uint l = 0; l < VW; l++) {
+        __global const float *from = at.row + (size_t)((at.block + min(l, n_blocks - 1)) % at.per_row) * block + offset;
+        for (uint i = 0; i < n; i += VW) vstore_f(vload_f(from + i), rows + l * 32 + i);
+    }
+    for (uint i = 0; i < n; i++) w[i] = COLUMN(rows + i, 32);
+#endif
+}
+
+// clq_weigh of the n elements at `offset`, which v holds.
+inline void weigh(importance_at at, uint block, uint n_blocks, uint offset, uint n, const vfloat *v, vfloat sigma2, vfloat *w)
+{
+    load_importance(at, block, n_blocks, offset, n, w);
+    for (uint i = 0; i < n; i++) w[i] *= sqrt(sigma2 + v[i] * v[i]);
+}
+
+// clq_sum_squares of blocks of 256.
+inline vfloat sum_squares_256(__global const src_t *x, size_t first, uint n_blocks)
+{
+    vfloat v[32], sum = 0.0f;
+    for (uint j = 0; j < 8; j++) {
+        load_lanes(x, first, n_blocks, 32 * j, 32, v);
+        for (uint i = 0; i < 32; i++) sum += v[i] * v[i];
+    }
+    return sum;
+}
+
+#if IMPORTANCE == 2
+// The mean squares of the rows that the lanes' blocks stand in.
+inline vfloat row_mean_square(importance_at at, uint n_blocks)
+{
+#if VW == 1
+    return at.mean_squares[at.block / at.per_row];
+#else
+    float lanes[VW];
+    for (uint l = 0; l < VW; l++) lanes[l] = at.mean_squares[(at.block + min(l, n_blocks - 1)) / at.per_row];
+    return vload_f(lanes);
+#endif
+}
+#endif
+#else
+#define ENCODE_ARGS ENCODE32_ARGS
+#define IMPORTANCE_OF(b)
+#define IMPORTANCE_PARAM
+#define IMPORTANCE_PASS
+#endif
+
 // clq_nearest, with its results for infinities and NaN.
 inline vint nearest(vfloat v)
 {
@@ -119,8 +197,9 @@ inline vfloat fit_affine(const vfloat *x, const vfloat *w, uint n, float q_max, 
     return flat ? (vfloat)0.0f : scale;
 }
 
-// clq_fit_symmetric over n = 16. rule->low is 0; where the scale is 0 for want of magnitude, `dead`.
-inline vfloat fit_symmetric(const vfloat *x, uint n, float q_max, code_rule *rule, vint *dead)
+// clq_fit_symmetric; weight is read with IMPORTANCE only. rule->low is 0; where the scale is 0 for want of
+// magnitude, `dead`.
+inline vfloat fit_symmetric(const vfloat *x, const vfloat *weight, uint n, float q_max, code_rule *rule, vint *dead)
 {
     vfloat largest = 0.0f, signed_largest = 0.0f;
     for (uint i = 0; i < n; i++) {
@@ -136,7 +215,7 @@ inline vfloat fit_symmetric(const vfloat *x, uint n, float q_max, code_rule *rul
         float numerator = k == -10 ? -q_max : -(q_max + 0.1f * (float)k);
         vfloat inverse = numerator / divisor, sum_qx = 0.0f, sum_qq = 0.0f;
         for (uint i = 0; i < n; i++) {
-            vfloat l = clamp_v(round_even(inverse * x[i]), -q_max, q_max - 1.0f), w = x[i] * x[i];
+            vfloat l = clamp_v(round_even(inverse * x[i]), -q_max, q_max - 1.0f), w = IMPORTANCE ? weight[i] : x[i] * x[i];
             sum_qx += w * x[i] * l;
             sum_qq += w * l * l;
         }
@@ -149,11 +228,62 @@ inline vfloat fit_symmetric(const vfloat *x, uint n, float q_max, code_rule *rul
     return *dead ? (vfloat)0.0f : scale;
 }
 
+#if IMPORTANCE
+// clq_fit_positive; codes below 256.
+inline vfloat fit_positive(const vfloat *x, const vfloat *w, uint n, float q_max, vint *q)
+{
+    vfloat largest = 0.0f, best = 0.0f, sum_qx = 0.0f, sum_qq = 0.0f;
+    vint most = (vint)(int)q_max;
+    for (uint i = 0; i < n; i++) largest = vmax(x[i], largest);
+    vint dead = largest < 1e-15f;
+    largest = dead ? (vfloat)1.0f : largest;
+    vfloat inverse = q_max / largest;
+    for (int k = -5; k <= 4; k++) {
+        if (k == 0) continue;
+        vfloat trial = k == -5 ? inverse : (0.1f * (float)k + q_max) / largest, scale = 1.0f / trial, error = 0.0f;
+        for (uint i = 0; i < n; i++) {
+            vint l = nearest(trial * x[i]);
+            vfloat e = x[i] - scale * to_float(k == -5 ? l & 255 : min(l, most));
+            error += w[i] * e * e;
+        }
+        vint better = k == -5 ? (vint)(VW == 1 ? 1 : -1) : error < best;
+        best = better ? error : best;
+        inverse = better ? trial : inverse;
+    }
+    for (uint i = 0; i < n; i++) {
+        vint l = min(nearest(inverse * x[i]), most);
+        vfloat f = to_float(l);
+        q[i] = l & 255;
+        sum_qx += w[i] * x[i] * f;
+        sum_qq += w[i] * f * f;
+    }
+    vint moving = dead ? (vint)0 : (vint)-1; // lanes whose last sweep changed something
+    for (int sweep = 0; sweep < 5 && ANY(moving); sweep++) {
+        vint changed = 0;
+        for (uint i = 0; i < n; i++) {
+            vfloat l = to_float(q[i]), qx = sum_qx - w[i] * x[i] * l, qq = sum_qq - w[i] * l * l;
+            vint m = min(nearest(x[i] * qq / qx), most);
+            vfloat f = to_float(m), new_qx = qx + w[i] * x[i] * f, new_qq = qq + w[i] * f * f;
+            vint take = (qx > 0.0f) & (qq > 0.0f) & (m != q[i]) & (new_qx * new_qx * sum_qq > sum_qx * sum_qx * new_qq);
+            take = moving ? take : (vint)0;
+            q[i] = take ? m & 255 : q[i];
+            sum_qx = take ? new_qx : sum_qx;
+            sum_qq = take ? new_qq : sum_qq;
+            changed |= take;
+        }
+        moving = changed;
+    }
+    for (uint i = 0; i < n; i++) q[i] = dead ? (vint)0 : q[i];
+    vfloat scale = sum_qq > 0.0f ? sum_qx / sum_qq : (vfloat)0.0f;
+    return dead ? (vfloat)0.0f : scale;
+}
+#endif
+
 // ---- formats that are encoded a block a lane ----
 //
 // A format gives
-//   void NAME_lanes(x, first, n_blocks, out)     encodes n_blocks (1..VW) blocks, a lane each
-//   void NAME_group(in, j, y)                    decodes the 16 elements from 16 j on
+//   void NAME_lanes(x, first, n_blocks, out IMPORTANCE_PARAM)   encodes n_blocks (1..VW) blocks, a lane each
+//   void NAME_group(in, j, y)                                  decodes the 16 elements from 16 j on
 // Words are stored lane by lane; a block is words, then perhaps a half.
 
 inline void put_words(const vint *words, uint n_words, uint block_bytes, uint n_blocks, __global uchar *out)
@@ -191,7 +321,7 @@ inline vint four_bytes(vint a, vint b, vint c, vint d)
     for (uint b = begin + (WG ? get_local_id(0) : 0); b < end; b += WG ? UNITS : VW) {             \
         uint n = min(end - b, (uint)VW);                                                           \
         __global uchar *to = out + (size_t)b * (BYTES);                                            \
-        LANES(x, first + (size_t)b * (ELEMENTS), n, to);                                           \
+        LANES(x, first + (size_t)b * (ELEMENTS), n, to IMPORTANCE_OF(b));                          \
         for (uint l = 0; l < n; l++)                                                               \
             for (uint j = 0; j < (ELEMENTS) / 16; j++) {                                           \
                 float own[16];                                                                     \

@@ -106,21 +106,24 @@ static void encoded_free(encoded *e)
 }
 
 static void check_one(clq_device *dev, clq_device *ref, const char *form, const clq_type *type, clq_format_id source,
-                      uint64_t rows, uint64_t cols)
+                      uint64_t rows, uint64_t cols, bool weighted)
 {
-    char name[32], why[200] = "";
+    char name[32], what[32], why[200] = "";
     clq_type_name(type, name);
+    snprintf(what, sizeof what, weighted ? "weighted encode" : "encode");
     uint64_t n = rows * cols;
     float *x = malloc(n * 4), *y = malloc(n * 4), *z = malloc(n * 4);
     void *src = malloc(n * 4);
     seed = n + source;
     fill(x, n);
     clq_store_floats(source, x, n, src);
+    float *importance = weighted ? malloc(cols * sizeof *importance) : NULL;
+    for (uint64_t i = 0; weighted && i < cols; i++) importance[i] = i % 7 == 3 ? 0 : (float)pow(uniform(), 4);
     encoded a = encoded_create(type, rows, cols), b = encoded_create(type, rows, cols);
     clq_error err = {0};
-    clq_status sa = clq_encode(dev, type, source, src, rows, cols, a.codes, a.scales, a.zeros, &a.stats, &err);
+    clq_status sa = clq_encode_weighted(dev, type, source, src, importance, rows, cols, a.codes, a.scales, a.zeros, &a.stats, &err);
     if (sa != CLQ_OK) snprintf(why, sizeof why, "%.150s", err.text);
-    clq_status sb = clq_encode(ref, type, source, src, rows, cols, b.codes, b.scales, b.zeros, &b.stats, NULL);
+    clq_status sb = clq_encode_weighted(ref, type, source, src, importance, rows, cols, b.codes, b.scales, b.zeros, &b.stats, NULL);
     size_t at = first_difference(a.codes, b.codes, a.sizes.codes);
     bool good = sa == sb;
     if (good && at < a.sizes.codes) {
@@ -139,7 +142,7 @@ static void check_one(clq_device *dev, clq_device *ref, const char *form, const 
                  a.stats.sum_e2, b.stats.sum_e2, a.stats.max_error, b.stats.max_error,
                  (unsigned long long)a.stats.lost_groups, (unsigned long long)b.stats.lost_groups);
     }
-    report(good, "encode", name, clq_format_at(source)->name, form, rows, cols, why);
+    report(good, what, name, clq_format_at(source)->name, form, rows, cols, why);
     if (source == CLQ_F32) {
         sa = clq_decode(dev, type, b.codes, b.scales, b.zeros, rows, cols, y, &err);
         sb = clq_decode(ref, type, b.codes, b.scales, b.zeros, rows, cols, z, NULL);
@@ -153,6 +156,7 @@ static void check_one(clq_device *dev, clq_device *ref, const char *form, const 
     }
     encoded_free(&a);
     encoded_free(&b);
+    free(importance);
     free(x);
     free(y);
     free(z);
@@ -258,8 +262,11 @@ static void check_form(clq_device *ref, int lanes, int work_groups)
             uint64_t block = clq_format_at(type.format)->block_elements;
             if (tiny && block == 256 && s != 0) continue; // a search is slow in a simulator; sources differ in loads only
             uint64_t n_blocks = tiny ? 3 : block == 256 ? 9 : 65;
-            check_one(dev, ref, form, &type, sources[s], tiny && block == 256 ? 1 : rows, block == 1 ? 333 : block * n_blocks);
-            check_one(dev, ref, form, &type, sources[s], 1, block == 1 ? 1 : block);
+            uint64_t n_rows = tiny && block == 256 ? 1 : rows;
+            check_one(dev, ref, form, &type, sources[s], n_rows, block == 1 ? 333 : block * n_blocks, false);
+            check_one(dev, ref, form, &type, sources[s], 1, block == 1 ? 1 : block, false);
+            if (clq_format_row(type.format)->weights && (!tiny || s == 0))
+                check_one(dev, ref, form, &type, sources[s], n_rows, block * n_blocks, true);
         }
         for (uint32_t bits = 2; bits <= 8; bits++)
             for (int variant = 0; variant < 6; variant++) {
@@ -275,8 +282,8 @@ static void check_form(clq_device *ref, int lanes, int work_groups)
                 if (lanes != 8 && (bits + (unsigned)lanes) % 3 != (unsigned)s) continue;
                 if (tiny && (bits == 5 || bits == 7 || s == 2)) continue;
                 bool grouped = type.granularity == CLQ_PER_GROUP;
-                check_one(dev, ref, form, &type, sources[s], rows, grouped ? 192 : 333);
-                if (!grouped) check_one(dev, ref, form, &type, sources[s], 2, 5);
+                check_one(dev, ref, form, &type, sources[s], rows, grouped ? 192 : 333, false);
+                if (!grouped) check_one(dev, ref, form, &type, sources[s], 2, 5, false);
             }
         if (wanted("reduce")) {
             check_reduce(dev, form, sources[s], rows, 333, 333);

@@ -520,6 +520,21 @@ static void write_llama3(const char *dir, const char *theta)
     write_edited(dir, "config.json", llama_config, "\"rope_theta\":10000.0", scaling);
 }
 
+// A vocabulary of bytes has no merges.
+static void no_merges_to_gguf(void **state)
+{
+    (void)state;
+    char dir[256];
+    make_llama(dir, "bytes");
+    write_edited(dir, "tokenizer.json", bpe_tokenizer, "[\"a b\",[\"ab\",\"c\"]]", "[]");
+    clq_source *hf = open_source(dir);
+    clq_translation t = to_gguf(hf);
+    assert_strings(&t.kvs, "tokenizer.ggml.merges", NULL, 0);
+    clq_translation_free(&t);
+    clq_source_close(hf);
+    there_and_back(dir);
+}
+
 static void llama3_scaling(void **state)
 {
     (void)state;
@@ -1198,6 +1213,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(llama_to_gguf),
         cmocka_unit_test(llama_there_and_back),
+        cmocka_unit_test(no_merges_to_gguf),
         cmocka_unit_test(llama3_scaling),
         cmocka_unit_test(yarn_scaling),
         cmocka_unit_test(biases_and_tied_output),

@@ -14,10 +14,10 @@ typedef struct clq_tile {
     uint64_t src_bytes;
     bool in_place;           // src stays valid until the tile was waited for, so it need not be copied
     uint64_t rows, cols;
-    const float *importance; // cols weights that hold for every row; NULL: none
     bool decode_only;        // codes is the input (src), floats are the result
     bool range_only;         // only min and max of the tile: the first pass of CLQ_PER_TENSOR
     uint64_t range_len;      // range_only: a pair for each stretch of so many elements; 0: one for all
+    const float *importance; // a weight >= 0 for each column, NULL: none. Formats may ignore it
     float scale;             // CLQ_PER_TENSOR: known from the first pass
     int8_t zero_point;
     const float *scales;     // decode_only of CLQ_INT: as floats, [rows, groups] (or one)
@@ -58,6 +58,9 @@ typedef struct clq_device_ops {
     clq_status (*lane_wait)(clq_lane *lane, clq_tile_result *result, clq_error *err);
     // Bytes a second that the device copies (read + written); 0: unknown.
     double (*copy_rate)(clq_device *d);
+    // Seconds that kernels ran since the last call; < 0: not known. The first call starts the count, which
+    // costs time of its own: for benches, between submits.
+    double (*kernel_seconds)(clq_device *d);
     void (*close)(clq_device *d);
 } clq_device_ops;
 

@@ -13,7 +13,7 @@
 #include "device/opencl.h"
 #include "ops/reduce.h"
 
-enum { PAGE = 4096, RANGE_STRETCH = 65536 };
+enum { PAGE = 4096, RANGE_STRETCH = 65536, N_ARRAYS = 11 };
 
 typedef struct {
     cl_mem mem;
@@ -31,7 +31,7 @@ typedef struct {
 
 typedef struct {
     clq_lane base;
-    array src, floats, range, scale_floats, scales, zero_points, codes, stats, lost;
+    array src, floats, range, scale_floats, scales, zero_points, codes, stats, lost, importance, mean_squares;
     cl_mem in_place;      // the tile's own memory, used as it is
     cl_event uploaded, done;
     clq_tile tile;
@@ -162,10 +162,10 @@ static void release_events(cl_lane *l)
     l->uploaded = l->done = NULL;
 }
 
-static array *const *arrays_of(cl_lane *l, array *list[9])
+static array *const *arrays_of(cl_lane *l, array *list[N_ARRAYS])
 {
-    array *all[] = {&l->src, &l->floats, &l->range, &l->scale_floats, &l->scales,
-                    &l->zero_points, &l->codes, &l->stats, &l->lost};
+    array *all[N_ARRAYS] = {&l->src, &l->floats, &l->range, &l->scale_floats, &l->scales, &l->zero_points,
+                            &l->codes, &l->stats, &l->lost, &l->mean_squares, &l->importance};
     memcpy(list, all, sizeof all);
     return list;
 }
@@ -180,9 +180,9 @@ void clq_cl_lane_free(clq_lane *lane)
     clFinish(d->download);
     release_events(l);
     if (l->in_place) clReleaseMemObject(l->in_place);
-    array *list[9];
+    array *list[N_ARRAYS];
     arrays_of(l, list);
-    for (int i = 0; i < 9; i++) array_free(d, list[i]);
+    for (int i = 0; i < N_ARRAYS; i++) array_free(d, list[i]);
     clq_ref_arrays_free(&l->ref);
     free(l->ref_src);
     free(l);
@@ -239,8 +239,9 @@ static clq_status bind_source(cl_lane *l, input *in, clq_error *err)
     return array_send(d, &l->src, t->src_bytes, &l->uploaded, err);
 }
 
-static clq_status kernel_for(cl_lane *l, const clq_type *type, clq_format_id source, const char *what, clq_kernel **k,
-                             clq_error *err)
+// weights: the kernels' macro IMPORTANCE.
+static clq_status kernel_for(cl_lane *l, const clq_type *type, clq_format_id source, const char *what,
+                             clq_weights weights, clq_kernel **k, clq_error *err)
 {
     static const clq_format_id plain[] = {CLQ_F32, CLQ_F16, CLQ_BF16};
     char file[48], options[96], name[32];
@@ -254,10 +255,12 @@ static clq_status kernel_for(cl_lane *l, const clq_type *type, clq_format_id sou
     } else {
         const char *format = clq_format_at(type->format)->name;
         snprintf(file, sizeof file, "formats/%s.cl", is_direct(type->format) ? "plain" : format);
-        snprintf(options, sizeof options, "-DSRC=%d", src);
+        snprintf(options, sizeof options, weights ? "-DSRC=%d -DIMPORTANCE=%d" : "-DSRC=%d", src, (int)weights);
         snprintf(name, sizeof name, "%s_%s", format, what);
     }
-    return clq_kernel_get(device_of(l), file, options, name, k, err);
+    clq_opencl *d = device_of(l);
+    bool searches = weights || clq_format_row(type->format)->weights == CLQ_WEIGHTS_USED;
+    return clq_kernel_get(d, file, searches ? d->search_lanes : d->lanes, options, name, k, err);
 }
 
 // Work-groups over n_elements: of CLQ_UNITS blocks, or as many elements as 32 blocks' of a plain format.
@@ -282,7 +285,7 @@ static clq_status decode_blocks(cl_lane *l, input *in, clq_error *err)
     clq_kernel *k;
     CLQ_TRY(need(d, &l->floats, l->base.limits.n_elements * 4, err));
     array_give(d, &l->floats);
-    CLQ_TRY(kernel_for(l, &type, CLQ_F32, "decode", &k, err));
+    CLQ_TRY(kernel_for(l, &type, CLQ_F32, "decode", CLQ_WEIGHTS_IGNORED, &k, err));
     cl_uint n_blocks = blocks_of(format, n);
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(n_blocks), CLQ_ARG(l->floats.mem)};
     CLQ_TRY(clq_launch(d, k, groups_of(format, n), args, 4, &l->uploaded, err));
@@ -290,18 +293,44 @@ static clq_status decode_blocks(cl_lane *l, input *in, clq_error *err)
     return CLQ_OK;
 }
 
+// The tile's importance row on the device, and for CLQ_WEIGHTS_BY_ROW the rows' mean squares.
+static clq_status bind_importance(cl_lane *l, const input *in, clq_weights weights, clq_error *err)
+{
+    clq_opencl *d = device_of(l);
+    const clq_tile *t = &l->tile;
+    if (l->importance.mem && l->importance.n_bytes < t->cols * sizeof(float)) array_free(d, &l->importance);
+    CLQ_TRY(need(d, &l->importance, t->cols * sizeof(float), err));
+    CLQ_TRY(array_open(d, &l->importance, err));
+    memcpy(l->importance.host, t->importance, t->cols * sizeof(float));
+    CLQ_TRY(array_send(d, &l->importance, t->cols * sizeof(float), &l->uploaded, err)); // behind the source, in order
+    if (weights != CLQ_WEIGHTS_BY_ROW) return CLQ_OK;
+    if (l->mean_squares.mem && l->mean_squares.n_bytes < t->rows * sizeof(float)) array_free(d, &l->mean_squares);
+    CLQ_TRY(need(d, &l->mean_squares, t->rows * sizeof(float), err));
+    array_give(d, &l->mean_squares);
+    char options[16];
+    snprintf(options, sizeof options, "-DSRC=%d", in->format == CLQ_F32 ? 0 : in->format == CLQ_F16 ? 1 : 2);
+    clq_kernel *k;
+    CLQ_TRY(clq_kernel_get(d, "reduce.cl", d->lanes, options, "mean_squares", &k, err));
+    cl_uint rows = (cl_uint)t->rows, cols = (cl_uint)t->cols;
+    clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(rows), CLQ_ARG(cols), CLQ_ARG(l->mean_squares.mem)};
+    return clq_launch(d, k, clq_div_up(rows, CLQ_UNITS), args, 5, &l->uploaded, err);
+}
+
 static clq_status encode_blocks(cl_lane *l, const input *in, clq_error *err)
 {
     clq_opencl *d = device_of(l);
     const clq_tile *t = &l->tile;
     uint64_t n = t->rows * t->cols;
+    clq_weights weights = t->importance ? clq_format_row(t->type.format)->weights : CLQ_WEIGHTS_IGNORED;
     clq_kernel *k;
-    CLQ_TRY(kernel_for(l, &t->type, in->format, "encode", &k, err));
-    cl_uint n_blocks = blocks_of(t->type.format, n);
+    CLQ_TRY(kernel_for(l, &t->type, in->format, "encode", weights, &k, err));
+    if (weights) CLQ_TRY(bind_importance(l, in, weights, err));
+    cl_uint n_blocks = blocks_of(t->type.format, n), per_row = blocks_of(t->type.format, t->cols);
     l->n_stats = groups_of(t->type.format, n);
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(n_blocks), CLQ_ARG(l->codes.mem),
-                      CLQ_ARG(l->stats.mem)};
-    return clq_launch(d, k, l->n_stats, args, 5, &l->uploaded, err);
+                      CLQ_ARG(l->stats.mem), CLQ_ARG(l->importance.mem), CLQ_ARG(per_row), CLQ_ARG(l->mean_squares.mem)};
+    static const cl_uint n_args[] = {[CLQ_WEIGHTS_IGNORED] = 5, [CLQ_WEIGHTS_USED] = 7, [CLQ_WEIGHTS_BY_ROW] = 8};
+    return clq_launch(d, k, l->n_stats, args, n_args[weights], &l->uploaded, err);
 }
 
 // (min, max) of stretches of `len` elements.
@@ -311,7 +340,7 @@ static clq_status launch_minmax(cl_lane *l, const input *in, cl_ulong len, clq_e
     char options[16];
     snprintf(options, sizeof options, "-DSRC=%d", in->format == CLQ_F32 ? 0 : in->format == CLQ_F16 ? 1 : 2);
     clq_kernel *k;
-    CLQ_TRY(clq_kernel_get(d, "reduce.cl", options, "minmax", &k, err));
+    CLQ_TRY(clq_kernel_get(d, "reduce.cl", d->lanes, options, "minmax", &k, err));
     cl_ulong total = l->tile.rows * l->tile.cols;
     cl_uint n_groups = (cl_uint)clq_div_up(total, len);
     cl_uint per_item = d->work_groups ? 1 : len < 4096 ? (cl_uint)(4096 / len) : 1;
@@ -339,13 +368,13 @@ static clq_status encode_ints(cl_lane *l, const input *in, clq_error *err)
         groups = 0;
     } else {
         CLQ_TRY(launch_minmax(l, in, per_group, err));
-        CLQ_TRY(kernel_for(l, &t->type, in->format, "params", &params, err));
+        CLQ_TRY(kernel_for(l, &t->type, in->format, "params", CLQ_WEIGHTS_IGNORED, &params, err));
         clq_arg args[] = {CLQ_ARG(l->range.mem), CLQ_ARG(n_groups), CLQ_ARG(l->scale_floats.mem),
                           CLQ_ARG(l->scales.mem), CLQ_ARG(l->zero_points.mem), CLQ_ARG(l->lost.mem),
                           CLQ_ARG(symmetric), CLQ_ARG(scale_format)};
         CLQ_TRY(clq_launch(d, params, clq_div_up(n_groups, CLQ_UNITS), args, 8, NULL, err));
     }
-    CLQ_TRY(kernel_for(l, &t->type, in->format, "encode", &encode, err));
+    CLQ_TRY(kernel_for(l, &t->type, in->format, "encode", CLQ_WEIGHTS_IGNORED, &encode, err));
     l->n_stats = clq_div_up(t->rows * clq_div_up(t->cols, 32), CLQ_UNITS);
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(rows), CLQ_ARG(cols),
                       CLQ_ARG(per_group), CLQ_ARG(groups), CLQ_ARG(l->scale_floats.mem), CLQ_ARG(l->zero_points.mem),
@@ -372,7 +401,7 @@ static clq_status decode_ints(cl_lane *l, const input *in, clq_error *err)
         code = clEnqueueWriteBuffer(d->compute, l->zero_points.mem, CL_TRUE, 0, n_scales, t->zero_points, 0, NULL, NULL);
     if (code != CL_SUCCESS) return clq_cl_fail(err, code, "uploading scales");
     clq_kernel *k;
-    CLQ_TRY(kernel_for(l, &t->type, CLQ_F32, "decode", &k, err));
+    CLQ_TRY(kernel_for(l, &t->type, CLQ_F32, "decode", CLQ_WEIGHTS_IGNORED, &k, err));
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(rows), CLQ_ARG(cols), CLQ_ARG(per_group), CLQ_ARG(groups),
                       CLQ_ARG(l->scale_floats.mem), CLQ_ARG(l->zero_points.mem), CLQ_ARG(l->floats.mem),
                       CLQ_ARG(symmetric)};
@@ -404,9 +433,9 @@ static clq_status prepare_arrays(cl_lane *l, clq_error *err)
     uint64_t units = clq_div_up(lim->n_elements, 32) + (ints ? lim->n_groups + t->rows : 0);
     CLQ_TRY(need(d, &l->stats, (clq_div_up(units, CLQ_UNITS) + 1) * sizeof(tile_stats), err));
     CLQ_TRY(need(d, &l->codes, lim->code_bytes, err));
-    array *list[9];
+    array *list[N_ARRAYS];
     arrays_of(l, list);
-    for (int i = 2; i < 9; i++) array_give(d, list[i]);
+    for (int i = 2; i < N_ARRAYS - 1; i++) array_give(d, list[i]); // src and importance are the host's to fill
     return CLQ_OK;
 }
 

@@ -74,26 +74,24 @@ static void encode_piece(void *ctx, uint64_t begin, uint64_t end)
     }
 }
 
-// Rows whose columns have importance: an encoder sees whole rows.
+// Rows with importance: the references take one at a time.
 static void encode_rows(void *ctx, uint64_t begin, uint64_t end)
 {
     const work *w = ctx;
     const clq_tile *t = w->tile;
     const clq_format *f = clq_format_row(t->type.format);
-    uint64_t n_blocks = t->cols / f->info.block_elements, row_bytes = n_blocks * f->info.block_bytes;
-    clq_stats *stats = &w->stats[begin / PIECE];
-    float *y = malloc(t->cols * sizeof *y);
-    if (!y) {
-        stats->sum_x2 = NAN; // told apart in clq_ref_tile
-        return;
-    }
+    uint64_t n_blocks = t->cols / f->info.block_elements;
+    float y[4096];
     for (uint64_t r = begin; r < end; r++) {
-        uint8_t *out = (uint8_t *)w->a->codes + r * row_bytes;
-        f->encode_ref(w->x + r * t->cols, t->importance, n_blocks, out);
-        f->decode_ref(out, n_blocks, y);
-        measure(w->x + r * t->cols, y, t->cols, stats);
+        const float *x = w->x + r * t->cols;
+        uint8_t *out = (uint8_t *)w->a->codes + r * n_blocks * f->info.block_bytes;
+        f->encode_ref(x, t->importance, n_blocks, out);
+        for (uint64_t at = 0, n; at < t->cols; at += n) {
+            n = t->cols - at < 4096 ? t->cols - at : 4096;
+            f->decode_ref(out + at / f->info.block_elements * f->info.block_bytes, n / f->info.block_elements, y);
+            measure(x + at, y, n, &w->stats[begin / PIECE]);
+        }
     }
-    free(y);
 }
 
 static void put_scale(clq_format_id format, void *scales, uint64_t i, float s)
@@ -192,8 +190,8 @@ clq_status clq_ref_tile(uint32_t threads, const clq_tile *t, const clq_ref_array
         clq_parallel(threads, r->n_ranges, PIECE, range_groups, &w);
         return CLQ_OK;
     }
-    bool by_rows = !t->range_only && (t->type.format == CLQ_INT || t->importance);
-    uint64_t n_work = by_rows ? t->rows : n_units;
+    bool by_row = t->type.format == CLQ_INT || t->importance;
+    uint64_t n_work = by_row && !t->range_only ? t->rows : n_units;
     uint64_t n_pieces = clq_div_up(n_work, PIECE);
     clq_status st = CLQ_OK;
     w.stats = calloc(n_pieces + 1, sizeof *w.stats);
@@ -313,6 +311,12 @@ static double ref_copy_rate(clq_device *d)
     return 0;
 }
 
+static double ref_kernel_seconds(clq_device *d)
+{
+    (void)d;
+    return -1;
+}
+
 static void ref_close(clq_device *d)
 {
     free(d);
@@ -325,6 +329,7 @@ static const clq_device_ops ref_ops = {
     .lane_submit = ref_lane_submit,
     .lane_wait = ref_lane_wait,
     .copy_rate = ref_copy_rate,
+    .kernel_seconds = ref_kernel_seconds,
     .close = ref_close,
 };
 

@@ -65,6 +65,9 @@ static clq_status make_tile(const clq_tile *like, clq_tile *t, void **bytes, clq
         *bytes = NULL;
         return clq_fail_memory(err, n * sizeof *x);
     }
+    static float importance[MAX_COLS]; // the same values whoever fills it
+    for (uint32_t i = 0; i < MAX_COLS; i++) importance[i] = (float)(i * 7 % 32) * 0.125f;
+    if (like->importance) t->importance = importance;
     fill(x, (uint32_t)n);
     clq_format_row(stored)->encode_ref(x, NULL, n / block, *bytes);
     t->src = *bytes;
@@ -77,7 +80,8 @@ static bool is_family(const clq_family *f, const clq_tile *t)
 {
     return f->type.format == t->type.format && f->type.bits == t->type.bits && f->type.symmetric == t->type.symmetric &&
            f->type.granularity == t->type.granularity && f->type.scale_format == t->type.scale_format &&
-           f->source == t->source && f->decode_only == t->decode_only && f->range_only == t->range_only;
+           f->source == t->source && f->decode_only == t->decode_only &&
+           f->range_only == t->range_only && f->weighted == (t->importance != NULL);
 }
 
 static clq_family *find_family(clq_opencl *d, const clq_tile *t)
@@ -93,7 +97,8 @@ static clq_family *add_family(clq_opencl *d, const clq_tile *t)
     if (!families) return NULL;
     d->families = families;
     clq_family *f = &families[d->n_families++];
-    *f = (clq_family){.type = t->type, .source = t->source, .decode_only = t->decode_only, .range_only = t->range_only};
+    *f = (clq_family){.type = t->type, .source = t->source, .decode_only = t->decode_only, .range_only = t->range_only,
+                       .weighted = t->importance != NULL};
     return f;
 }
 

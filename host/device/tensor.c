@@ -124,13 +124,24 @@ static clq_status check_source(clq_format_id source, clq_error *err)
 clq_status clq_encode(clq_device *d, const clq_type *type, clq_format_id source, const void *x, uint64_t rows,
                       uint64_t cols, void *codes, void *scales, void *zero_points, clq_stats *stats, clq_error *err)
 {
+    return clq_encode_weighted(d, type, source, x, NULL, rows, cols, codes, scales, zero_points, stats, err);
+}
+
+clq_status clq_encode_weighted(clq_device *d, const clq_type *type, clq_format_id source, const void *x,
+                               const float *importance, uint64_t rows, uint64_t cols, void *codes, void *scales,
+                               void *zero_points, clq_stats *stats, clq_error *err)
+{
     clq_part_sizes sizes;
     CLQ_TRY(check_source(source, err));
     CLQ_TRY(clq_type_sizes(type, rows, cols, &sizes, err));
+    for (uint64_t i = 0; importance && i < cols; i++)
+        if (!(importance[i] >= 0 && isfinite(importance[i])))
+            return clq_fail(err, CLQ_BAD_INPUT, "importance %llu is negative or not finite", (unsigned long long)i);
     if ((sizes.scales && !scales) || (sizes.zero_points && !zero_points))
         return clq_fail(err, CLQ_USAGE, "the type has scales or zero-points; give memory for them");
     uint64_t row_bytes = cols * clq_format_at(source)->block_bytes;
-    clq_tile t = {.type = *type, .source = source, .src = x, .rows = rows, .cols = cols, .in_place = true};
+    clq_tile t = {.type = *type, .source = source, .src = x, .rows = rows, .cols = cols, .in_place = true,
+                  .importance = importance};
     target to = {.codes = codes, .scales = scales, .zero_points = zero_points};
     if (type->format == CLQ_INT && type->granularity == CLQ_PER_TENSOR && rows) {
         t.range_only = true;

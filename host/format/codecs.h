@@ -5,8 +5,9 @@
 
 #include "format/format.h"
 
-#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, scale, exactness, bound)                           \
-    void clq_##name##_encode_ref(const float *x, const float *importance, uint64_t n_blocks, void *blocks);                 \
+#define CLQ_CODEC(ID, name, ggml, st, elements, bytes, scale, exactness, bound, weights)          \
+    void clq_##name##_encode_ref(const float *x, const float *importance, uint64_t n_blocks,       \
+                                 void *blocks);                                                    \
     void clq_##name##_decode_ref(const void *blocks, uint64_t n_blocks, float *y);
 #define CLQ_STORAGE(ID, name, ggml, st, elements, bytes, kind)
 #include "clquant_formats.def"

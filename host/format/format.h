@@ -8,10 +8,14 @@
 
 typedef enum clq_kind { CLQ_KIND_CODEC, CLQ_KIND_FLOAT, CLQ_KIND_OPAQUE, CLQ_KIND_INT } clq_kind;
 
+// What a weight for each column does to an encoder. The values are the kernels' macro IMPORTANCE.
+typedef enum clq_weights { CLQ_WEIGHTS_IGNORED, CLQ_WEIGHTS_USED, CLQ_WEIGHTS_BY_ROW } clq_weights;
+
 typedef struct clq_format {
     clq_format_info info;
     clq_kind kind;
     const char *st_name; // dtype in safetensors headers, NULL: none
+    clq_weights weights;
     int scale_offset;    // of the block's float16 scale, -1: none
     // The specification of the format. n_blocks blocks; x, blocks and y must not overlap. importance: NULL, or
     // a weight >= 0 for each element (an importance matrix's row), and then x is one whole row.

@@ -11,16 +11,20 @@
 #include "format/codecs.h"
 
 #define EXACT true
+#define IGNORED CLQ_WEIGHTS_IGNORED
+#define USED CLQ_WEIGHTS_USED
+#define BY_ROW CLQ_WEIGHTS_BY_ROW
 #define FLOAT CLQ_KIND_FLOAT
 #define OPAQUE CLQ_KIND_OPAQUE
 static const clq_format formats[CLQ_FORMAT_COUNT] = {
-#define CLQ_CODEC(ID, name_, ggml, st, elements, bytes, scale, exactness, bound)                   \
+#define CLQ_CODEC(ID, name_, ggml, st, elements, bytes, scale, exactness, bound, weights_)         \
     [CLQ_##ID] = {                                                                                 \
         .info = {.name = #name_, .ggml_type = ggml, .block_elements = elements,                    \
                  .block_bytes = bytes, .has_codec = true, .exact = exactness,                      \
                  .error_bound = bound},                                                            \
         .kind = CLQ_KIND_CODEC,                                                                    \
         .scale_offset = scale,                                                                     \
+        .weights = weights_,                                                                       \
         .st_name = st,                                                                             \
         .encode_ref = clq_##name_##_encode_ref,                                                    \
         .decode_ref = clq_##name_##_decode_ref,                                                    \
@@ -42,6 +46,9 @@ static const clq_format formats[CLQ_FORMAT_COUNT] = {
                  .scale_offset = -1},
 };
 #undef EXACT
+#undef IGNORED
+#undef USED
+#undef BY_ROW
 #undef FLOAT
 #undef OPAQUE
 

@@ -45,13 +45,13 @@ static clq_status put_merge(clq_buf *b, const json_t *merge, size_t index, clq_e
 
 static clq_status write_merges(const json_t *merges, clq_gguf_kvs *kvs, clq_error *err)
 {
-    size_t n = json_array_size(merges);
-    if (n == 0)
-        return clq_fail(err, CLQ_BAD_INPUT, "tokenizer.json: model.merges is missing or empty");
+    if (!json_is_array(merges))
+        return clq_fail(err, CLQ_BAD_INPUT, "tokenizer.json: model.merges is missing or no list");
+    size_t n = json_array_size(merges), room = n ? n : 1; // none: every byte is a token
     clq_status st = CLQ_OK;
     clq_buf all = {0};
-    size_t *ends = malloc(n * sizeof *ends), *lengths = malloc(n * sizeof *lengths);
-    const char **texts = malloc(n * sizeof *texts);
+    size_t *ends = malloc(room * sizeof *ends), *lengths = malloc(room * sizeof *lengths);
+    const char **texts = malloc(room * sizeof *texts);
     if (!ends || !lengths || !texts) {
         st = clq_fail_memory(err, n * 3 * sizeof *ends);
         goto out;

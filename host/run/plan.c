@@ -215,20 +215,10 @@ static clq_status open_imatrix(clq_plan *p, clq_error *err)
     return clq_fail(err, CLQ_USAGE, "no entry of '%s' is left to be used", o->imatrix);
 }
 
-// Types whose encoder does not look at importance.
-static bool ignores_importance(clq_format_id format)
-{
-    switch (format) {
-    case CLQ_F32: case CLQ_F16: case CLQ_BF16: case CLQ_Q8_0: case CLQ_TQ1_0: case CLQ_TQ2_0: case CLQ_MXFP4:
-    case CLQ_NVFP4: case CLQ_Q1_0: case CLQ_Q2_0: case CLQ_INT: return true;
-    default: return false;
-    }
-}
-
 static clq_status set_importance(clq_plan *p, clq_entry *e, uint32_t *n_missing, clq_error *err)
 {
     const char *name = e->info.name;
-    if (e->copy || ignores_importance(e->type.format)) return CLQ_OK;
+    if (e->copy || clq_format_row(e->type.format)->weights == CLQ_WEIGHTS_IGNORED) return CLQ_OK;
     const clq_mix *mix = p->options.mix;
     bool needed = clq_needs_importance(name, e->type.format, mix);
     // Experts are stacked in the dimensions before the last two.

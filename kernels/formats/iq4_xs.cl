@@ -2,13 +2,19 @@
 // iq4_xs: see host/format/iq4_xs.c, the specification.
 #include "iq4.cl"
 
-inline void iq4_xs_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out)
+inline void iq4_xs_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
 {
-    vfloat v[32], scale[8], largest = 0.0f, signed_largest = 0.0f;
+    vfloat v[32], w[32], scale[8], largest = 0.0f, signed_largest = 0.0f;
     vint words[34], high = 0, low = 0;
+#if IMPORTANCE
+    vfloat sigma2 = sum_squares_256(x, first, n_blocks) * (2.0f / 256);
+#endif
     for (uint j = 0; j < 8; j++) {
         load_lanes(x, first, n_blocks, 32 * j, 32, v);
-        scale[j] = iq4_fit(v);
+#if IMPORTANCE
+        weigh(at, 256, n_blocks, 32 * j, 32, v, sigma2, w);
+#endif
+        scale[j] = iq4_fit(v, w);
         vfloat a = fabs(scale[j]);
         signed_largest = a > largest ? scale[j] : signed_largest;
         largest = vmax(a, largest);
@@ -39,7 +45,7 @@ inline void iq4_xs_group(__global const uchar *in, uint j, float y[16])
     for (uint i = 0; i < 16; i++) y[i] = step * iq4_levels[j % 2 ? qs[i] >> 4 : qs[i] & 15];
 }
 
-__kernel GROUP void iq4_xs_encode(ENCODE32_ARGS)
+__kernel GROUP void iq4_xs_encode(ENCODE_ARGS)
 {
     ENCODE_LANES(iq4_xs_lanes, iq4_xs_group, 256, sizeof(clq_block_iq4_xs));
 }

@@ -11,20 +11,34 @@ inline vint q2_K_scales(const vfloat s[16], vfloat largest, vint codes[16])
     return none ? (vint)0 : half_bits(largest / 15.0f);
 }
 
-inline void q2_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out)
+inline void q2_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
 {
     vint q[256], words[21], sc[16], m[16];
     vfloat scale[16], low[16], max_scale = 0.0f, max_min = 0.0f, v[16];
     code_rule rule[16];
+#if IMPORTANCE
+    vfloat sums[16], sigma2 = sum_squares_256(x, first, n_blocks) / 256.0f;
+#endif
     for (uint j = 0; j < 16; j++) {
         vfloat w[16];
         load_lanes(x, first, n_blocks, 16 * j, 16, v);
+#if IMPORTANCE
+        weigh(at, 256, n_blocks, 16 * j, 16, v, sigma2, w);
+        sums[j] = 0.0f;
+        for (uint i = 0; i < 16; i++) sums[j] += w[i];
+        scale[j] = fit_affine(v, w, 16, 3.0f, -0.9f, 0.05f, 36, false, &low[j], &rule[j]);
+#else
         for (uint i = 0; i < 16; i++) w[i] = fabs(v[i]);
         scale[j] = fit_affine(v, w, 16, 3.0f, -0.5f, 0.1f, 15, true, &low[j], &rule[j]);
+#endif
         max_scale = vmax(scale[j], max_scale);
         max_min = vmax(low[j], max_min);
     }
+#if IMPORTANCE
+    vint d = half_bits(fit_positive(scale, sums, 16, 15.0f, sc)), dmin = half_bits(fit_positive(low, sums, 16, 15.0f, m));
+#else
     vint d = q2_K_scales(scale, max_scale, sc), dmin = q2_K_scales(low, max_min, m);
+#endif
     vfloat d_value = half_value(d), dmin_value = half_value(dmin);
     for (uint j = 0; j < 16; j++) {
         vint both = (sc[j] | m[j] << 4) & 255; // a scale beyond 4 bits spills, as in the specification
@@ -61,7 +75,7 @@ inline void q2_K_group(__global const uchar *in, uint j, float y[16])
     for (uint i = 0; i < 16; i++) y[i] = scale * (float)(qs[i] >> j % 8 / 2 * 2 & 3) - low;
 }
 
-__kernel GROUP void q2_K_encode(ENCODE32_ARGS)
+__kernel GROUP void q2_K_encode(ENCODE_ARGS)
 {
     ENCODE_LANES(q2_K_lanes, q2_K_group, 256, sizeof(clq_block_q2_K));
 }

@@ -47,10 +47,33 @@ inline vfloat q3_K_fit(const vfloat x[16], vint q[16])
     return dead ? (vfloat)0.0f : scale;
 }
 
-inline void q3_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out)
+inline void q3_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
 {
     vint q[256], words[27], code[16];
-    vfloat scale[16], largest = 0.0f, signed_largest = 0.0f, v[16];
+    vfloat scale[16], v[16];
+#if IMPORTANCE
+    vfloat sums[16], sigma2 = 2.0f * sum_squares_256(x, first, n_blocks) / 256.0f;
+    code_rule rule;
+    vint small;
+    for (uint j = 0; j < 16; j++) {
+        vfloat w[16];
+        load_lanes(x, first, n_blocks, 16 * j, 16, v);
+        weigh(at, 256, n_blocks, 16 * j, 16, v, sigma2, w);
+        sums[j] = 0.0f;
+        for (uint i = 0; i < 16; i++) sums[j] += w[i];
+        scale[j] = fit_symmetric(v, w, 16, 4.0f, &rule, &small);
+        for (uint i = 0; i < 16; i++) {
+            vint l = clamp4(nearest(rule.inverse * v[i])) + 4;
+            q[16 * j + i] = small ? (vint)0 : l;
+        }
+    }
+    vint d = half_bits(fit_symmetric(scale, sums, 16, 32.0f, &rule, &small));
+    for (uint j = 0; j < 16; j++) {
+        vint l = min(max(nearest(rule.inverse * scale[j]), (vint)-32), (vint)31) + 32;
+        code[j] = small ? (vint)0 : l;
+    }
+#else
+    vfloat largest = 0.0f, signed_largest = 0.0f;
     for (uint j = 0; j < 16; j++) {
         load_lanes(x, first, n_blocks, 16 * j, 16, v);
         scale[j] = q3_K_fit(v, q + 16 * j);
@@ -61,10 +84,13 @@ inline void q3_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __g
     vint none = signed_largest == 0.0f;
     vfloat inverse = -32.0f / signed_largest;
     vint d = none ? (vint)0 : half_bits(1.0f / inverse);
-    vfloat d_value = half_value(d);
     for (uint j = 0; j < 16; j++) {
         vint l = nearest(inverse * scale[j]) << 24 >> 24; // as int8
         code[j] = none ? (vint)0 : min(max(l, (vint)-32), (vint)31) + 32;
+    }
+#endif
+    vfloat d_value = half_value(d);
+    for (uint j = 0; j < 16; j++) {
         vfloat size = d_value * to_float(code[j] - 32);
         vint dead = size == 0.0f;
         load_lanes(x, first, n_blocks, 16 * j, 16, v);
@@ -106,7 +132,7 @@ inline void q3_K_group(__global const uchar *in, uint j, float y[16])
     for (uint i = 0; i < 16; i++) y[i] = scale * (float)((qs[i] >> j % 8 / 2 * 2 & 3) - (hmask[i] >> j / 2 & 1 ? 0 : 4));
 }
 
-__kernel GROUP void q3_K_encode(ENCODE32_ARGS)
+__kernel GROUP void q3_K_encode(ENCODE_ARGS)
 {
     ENCODE_LANES(q3_K_lanes, q3_K_group, 256, sizeof(clq_block_q3_K));
 }

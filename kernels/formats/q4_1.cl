@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // q4_1: see host/format/q4_1.c, the specification.
-#include "common.cl"
+#include "weighted.cl"
 
 inline void q4_1_block(const vfloat x[NV], NEAR uchar *out)
 {
@@ -25,6 +25,21 @@ inline void q4_1_load(NEAR const uchar *in, vfloat y[NV])
     EACH(i) y[i] = to_float(q[i]) * d + m;
 }
 
+#if IMPORTANCE == 2
+inline void q4_1_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
+{
+    vint q[32], words[5];
+    vfloat low, d = weighted_affine(x, first, n_blocks, 15.0f, q, &low, at);
+    words[0] = half_bits(d) | half_bits(low) << 16;
+    weighted_words(q, words + 1);
+    put_words(words, 5, sizeof(clq_block_q4_1), n_blocks, out);
+}
+
+__kernel GROUP void q4_1_encode(ENCODE_ARGS)
+{
+    ENCODE_LANES32(q4_1_lanes, q4_1_load, sizeof(clq_block_q4_1));
+}
+#else
 __kernel GROUP void q4_1_encode(ENCODE32_ARGS)
 {
     ENCODE32(q4_1_block, q4_1_load, sizeof(clq_block_q4_1));
@@ -34,3 +49,4 @@ __kernel GROUP void q4_1_decode(DECODE32_ARGS)
 {
     DECODE32(q4_1_load, sizeof(clq_block_q4_1));
 }
+#endif

@@ -2,10 +2,10 @@
 // q4_K: see host/format/q4_K.c, the specification.
 #include "kscales.cl"
 
-inline void q4_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out)
+inline void q4_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
 {
     vint q[256], words[36];
-    affine_groups(x, first, n_blocks, 15.0f, -1.0f, 0.1f, 20, q, words);
+    affine_groups(x, first, n_blocks, 15.0f, -1.0f, 0.1f, 20, q, words IMPORTANCE_PASS);
     for (uint w = 0; w < 32; w++) {
         const vint *a = q + w / 8 * 64 + w % 8 * 4;
         words[4 + w] = four_bytes(a[0] | a[32] << 4, a[1] | a[33] << 4, a[2] | a[34] << 4, a[3] | a[35] << 4);
@@ -23,7 +23,7 @@ inline void q4_K_group(__global const uchar *in, uint j, float y[16])
     for (uint i = 0; i < 16; i++) y[i] = scale * (float)(j / 2 % 2 ? qs[i] >> 4 : qs[i] & 15) - low;
 }
 
-__kernel GROUP void q4_K_encode(ENCODE32_ARGS)
+__kernel GROUP void q4_K_encode(ENCODE_ARGS)
 {
     ENCODE_LANES(q4_K_lanes, q4_K_group, 256, sizeof(clq_block_q4_K));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // q5_0: see host/format/q5_0.c, the specification.
-#include "common.cl"
+#include "weighted.cl"
 
 inline void q5_0_block(const vfloat x[NV], NEAR uchar *out)
 {
@@ -24,6 +24,21 @@ inline void q5_0_load(NEAR const uchar *in, vfloat y[NV])
     EACH(i) y[i] = to_float(q[i] - 16) * d;
 }
 
+#if IMPORTANCE == 2
+inline void q5_0_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
+{
+    vint q[32], words[5];
+    vfloat d = weighted_symmetric(x, first, n_blocks, 16.0f, q, at);
+    put_halves(half_bits(d), 0, sizeof(clq_block_q5_0), n_blocks, out);
+    words[0] = weighted_words(q, words + 1);
+    put_words(words, 5, sizeof(clq_block_q5_0), n_blocks, out + 2);
+}
+
+__kernel GROUP void q5_0_encode(ENCODE_ARGS)
+{
+    ENCODE_LANES32(q5_0_lanes, q5_0_load, sizeof(clq_block_q5_0));
+}
+#else
 __kernel GROUP void q5_0_encode(ENCODE32_ARGS)
 {
     ENCODE32(q5_0_block, q5_0_load, sizeof(clq_block_q5_0));
@@ -33,3 +48,4 @@ __kernel GROUP void q5_0_decode(DECODE32_ARGS)
 {
     DECODE32(q5_0_load, sizeof(clq_block_q5_0));
 }
+#endif

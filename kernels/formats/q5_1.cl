@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // q5_1: see host/format/q5_1.c, the specification.
-#include "common.cl"
+#include "weighted.cl"
 
 inline void q5_1_block(const vfloat x[NV], NEAR uchar *out)
 {
@@ -28,6 +28,21 @@ inline void q5_1_load(NEAR const uchar *in, vfloat y[NV])
     EACH(i) y[i] = to_float(q[i]) * d + m;
 }
 
+#if IMPORTANCE == 2
+inline void q5_1_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
+{
+    vint q[32], words[6];
+    vfloat low, d = weighted_affine(x, first, n_blocks, 31.0f, q, &low, at);
+    words[0] = half_bits(d) | half_bits(low) << 16;
+    words[1] = weighted_words(q, words + 2);
+    put_words(words, 6, sizeof(clq_block_q5_1), n_blocks, out);
+}
+
+__kernel GROUP void q5_1_encode(ENCODE_ARGS)
+{
+    ENCODE_LANES32(q5_1_lanes, q5_1_load, sizeof(clq_block_q5_1));
+}
+#else
 __kernel GROUP void q5_1_encode(ENCODE32_ARGS)
 {
     ENCODE32(q5_1_block, q5_1_load, sizeof(clq_block_q5_1));
@@ -37,3 +52,4 @@ __kernel GROUP void q5_1_decode(DECODE32_ARGS)
 {
     DECODE32(q5_1_load, sizeof(clq_block_q5_1));
 }
+#endif

@@ -2,10 +2,10 @@
 // q5_K: see host/format/q5_K.c, the specification.
 #include "kscales.cl"
 
-inline void q5_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out)
+inline void q5_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
 {
     vint q[256], words[44];
-    affine_groups(x, first, n_blocks, 31.0f, -0.5f, 0.1f, 15, q, words);
+    affine_groups(x, first, n_blocks, 31.0f, -0.5f, 0.1f, 15, q, words IMPORTANCE_PASS);
     for (uint w = 0; w < 8; w++) {
         vint high = 0;
         for (uint j = 0; j < 8; j++) {
@@ -33,7 +33,7 @@ inline void q5_K_group(__global const uchar *in, uint j, float y[16])
         y[i] = scale * (float)((j / 2 % 2 ? qs[i] >> 4 : qs[i] & 15) | (qh[i] >> j / 2 & 1) << 4) - low;
 }
 
-__kernel GROUP void q5_K_encode(ENCODE32_ARGS)
+__kernel GROUP void q5_K_encode(ENCODE_ARGS)
 {
     ENCODE_LANES(q5_K_lanes, q5_K_group, 256, sizeof(clq_block_q5_K));
 }

@@ -2,14 +2,18 @@
 // q6_K: see host/format/q6_K.c, the specification.
 #include "search.cl"
 
-inline void q6_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out)
+inline void q6_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __global uchar *out IMPORTANCE_PARAM)
 {
     vint q[256], words[52], code[16], small[16];
     vfloat scale[16], largest = 0.0f, signed_largest = 0.0f, v[16];
     code_rule rule[16];
     for (uint j = 0; j < 16; j++) {
         load_lanes(x, first, n_blocks, 16 * j, 16, v);
-        scale[j] = fit_symmetric(v, 16, 32.0f, &rule[j], &small[j]);
+        vfloat w[16];
+#if IMPORTANCE
+        load_importance(at, 256, n_blocks, 16 * j, 16, w);
+#endif
+        scale[j] = fit_symmetric(v, w, 16, 32.0f, &rule[j], &small[j]);
         vfloat a = fabs(scale[j]);
         signed_largest = a > largest ? scale[j] : signed_largest;
         largest = vmax(a, largest);
@@ -62,7 +66,7 @@ inline void q6_K_group(__global const uchar *in, uint j, float y[16])
         y[i] = scale * (float)(((ql[i] >> (in_half < 4 ? 0 : 4) & 15) | (qh[i] >> in_half / 2 * 2 & 3) << 4) - 32);
 }
 
-__kernel GROUP void q6_K_encode(ENCODE32_ARGS)
+__kernel GROUP void q6_K_encode(ENCODE_ARGS)
 {
     ENCODE_LANES(q6_K_lanes, q6_K_group, 256, sizeof(clq_block_q6_K));
 }

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not SMOLLM2.is_file(), reason="CLQ_MODELS has no
 PROMPTS = ["The capital of France is", "Once upon a time, there was a"]
 
 
-def speak(path):
+def speak(path, prompts=PROMPTS, n_tokens=16):
     """What the model writes after each prompt, the likeliest token at a time."""
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
@@ -30,8 +30,9 @@ def speak(path):
     params.verbosity = 0
     server = xllamacpp.Server(params)
     texts = []
-    for prompt in PROMPTS:
-        reply = server.handle_completions({"prompt": prompt, "max_tokens": 16, "temperature": 0, "cache_prompt": False})
+    for prompt in prompts:
+        reply = server.handle_completions({"prompt": prompt, "max_tokens": n_tokens, "temperature": 0,
+                                           "cache_prompt": False})
         texts.append(reply["choices"][0]["text"])
     del server
     return texts
