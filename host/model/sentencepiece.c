@@ -135,6 +135,18 @@ clq_status clq_sentencepiece_read(const char *data, size_t len, clq_vocab *v,
     return CLQ_OK;
 }
 
+uint32_t clq_sentencepiece_count(const char *data, size_t len)
+{
+    cursor c = {(const uint8_t *)data, len};
+    uint32_t n = 0;
+    while (c.left > 0) {
+        field f;
+        if (!take_field(&c, &f)) return 0;
+        n += f.number == MODEL_PIECE && f.wire == WIRE_BYTES;
+    }
+    return n;
+}
+
 // ---- writing -----------------------------------------------------------------------------------
 
 static void put_varint(clq_buf *b, uint64_t v)

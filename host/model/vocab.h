@@ -59,6 +59,11 @@ typedef struct clq_hf_tokenizer {
 clq_status clq_tokenizer_to_gguf(const clq_source *hf, const clq_hooks *hooks, uint32_t n_rows,
                                  clq_gguf_kvs *kvs, clq_error *err);
 
+// How many rows of the embedding have a token, of n_rows: what the tokenizer's files list, but all
+// rows where a tokenizer.model says nothing of a vocabulary size that config.json names.
+clq_status clq_tokenizer_rows(const clq_source *hf, uint32_t n_rows, bool named, uint32_t *n,
+                              clq_error *err);
+
 // Each reads its kind into t->vocab and writes the metadata that only it has.
 clq_status clq_bpe_to_gguf(clq_hf_tokenizer *t, clq_gguf_kvs *kvs, clq_error *err);
 clq_status clq_spm_to_gguf(clq_hf_tokenizer *t, clq_gguf_kvs *kvs, clq_error *err);
@@ -129,6 +134,8 @@ json_t *clq_pretokenizer_json(const clq_pretokenizer *p, bool add_prefix_space);
 // Reads a tokenizer.model into v. CLQ_BAD_INPUT when it is cut off, malformed or not of BPE kind.
 clq_status clq_sentencepiece_read(const char *data, size_t len, clq_vocab *v,
                                   bool *add_dummy_prefix, clq_error *err);
+// Its number of pieces; 0 when it is malformed.
+uint32_t clq_sentencepiece_count(const char *data, size_t len);
 void clq_sentencepiece_write(const clq_vocab *v, bool add_dummy_prefix, clq_buf *out);
 
 #endif

@@ -336,6 +336,43 @@ static clq_status read_kind(clq_hf_tokenizer *t, clq_gguf_kvs *kvs, clq_error *e
     return unknown_kind(t, err);
 }
 
+// One above the largest id of tokenizer.json.
+static uint64_t ids_end(const json_t *json)
+{
+    json_int_t end = 0;
+    const char *text;
+    json_t *id, *token;
+    size_t i;
+    json_object_foreach(json_object_get(json_object_get(json, "model"), "vocab"), text, id)
+        if (json_integer_value(id) >= end) end = json_integer_value(id) + 1;
+    json_array_foreach(json_object_get(json, "added_tokens"), i, token)
+    {
+        id = json_object_get(token, "id");
+        if (json_integer_value(id) >= end) end = json_integer_value(id) + 1;
+    }
+    return (uint64_t)end;
+}
+
+clq_status clq_tokenizer_rows(const clq_source *hf, uint32_t n_rows, bool named, uint32_t *n,
+                              clq_error *err)
+{
+    uint64_t end = n_rows;
+    if (clq_has_file(hf->path, "tokenizer.model")) {
+        char *data;
+        size_t len;
+        CLQ_TRY(clq_text_load(hf->path, "tokenizer.model", &data, &len, err));
+        if (!named) end = clq_sentencepiece_count(data, len);
+        free(data);
+    } else {
+        json_t *json;
+        CLQ_TRY(clq_json_load(hf->path, "tokenizer.json", &json, err));
+        if (json) end = ids_end(json);
+        json_decref(json);
+    }
+    *n = end > 0 && end < n_rows ? (uint32_t)end : n_rows;
+    return CLQ_OK;
+}
+
 clq_status clq_tokenizer_to_gguf(const clq_source *hf, const clq_hooks *hooks, uint32_t n_rows,
                                  clq_gguf_kvs *kvs, clq_error *err)
 {
