@@ -409,7 +409,7 @@ static void make_spm_folder(char dir[256], const char *name)
     clq_vocab v;
     clq_buf b = {0};
     make_spm_vocab(&v);
-    clq_sentencepiece_write(&v, true, &b);
+    clq_sentencepiece_write(&v, 0, true, &b);
     write_bytes(dir, "tokenizer.model", b.data, b.len);
     clq_buf_free(&b);
     clq_vocab_free(&v);
@@ -450,7 +450,7 @@ static void spm_from_json(void **state)
     clq_translation t = to_gguf(hf);
     bool prefix = false;
     assert_strings(&t.kvs, "tokenizer.ggml.tokens", spm_tokens, 9);
-    assert_types(&t.kvs, "233611111");
+    assert_types(&t.kvs, "333611111");
     assert_true(clq_kv_get_bool(&t.kvs, "tokenizer.ggml.add_space_prefix", &prefix) && prefix);
     make_path(gguf_path, root, "spm.gguf");
     save_gguf(gguf_path, &t);
@@ -478,7 +478,7 @@ static void tokenizer_model_cut_off(void **state)
     clq_buf b = {0};
     bool prefix;
     make_spm_vocab(&v);
-    clq_sentencepiece_write(&v, true, &b);
+    clq_sentencepiece_write(&v, 0, true, &b);
     assert_false(b.failed);
     for (size_t len = 0; len < b.len; len++) {
         char *exact = malloc(len ? len : 1); // so that reading past the end is seen

@@ -90,6 +90,7 @@ typedef struct clq_gguf_tokenizer {
     const clq_gguf_kvs *kvs;
     const clq_hooks *hooks;
     clq_vocab vocab;
+    bool model_has_unknown; // the kind's model names its unknown token, so it need not be added
     json_t *json;   // tokenizer.json: added_tokens is there
     json_t *config; // tokenizer_config.json: added_tokens_decoder, special tokens are there
     clq_translation *out;
@@ -136,6 +137,8 @@ clq_status clq_sentencepiece_read(const char *data, size_t len, clq_vocab *v,
                                   bool *add_dummy_prefix, clq_error *err);
 // Its number of pieces; 0 when it is malformed.
 uint32_t clq_sentencepiece_count(const char *data, size_t len);
-void clq_sentencepiece_write(const clq_vocab *v, bool add_dummy_prefix, clq_buf *out);
+// unknown: the id of the piece that stands for what is no piece.
+void clq_sentencepiece_write(const clq_vocab *v, uint32_t unknown, bool add_dummy_prefix,
+                             clq_buf *out);
 
 #endif

@@ -77,11 +77,11 @@ static clq_status put_added(clq_hf_tokenizer *t, json_int_t id, const json_t *to
         type = CLQ_TOKEN_USER_DEFINED;
         clq_plain_spaces(text);
     }
-    // A token that the vocabulary has already keeps its score; unknown and byte tokens stay such.
+    // A token that the vocabulary has already keeps its score; byte tokens stay such.
     const clq_token *old = &t->vocab.tokens[id];
     if (old->text && strcmp(old->text, text) == 0) {
         score = old->score;
-        if (old->type == CLQ_TOKEN_UNKNOWN || old->type == CLQ_TOKEN_BYTE) type = old->type;
+        if (old->type == CLQ_TOKEN_BYTE) type = old->type;
     }
     clq_status st = clq_vocab_put(&t->vocab, id, text, strlen(text), type, score, file, err);
     free(text);
