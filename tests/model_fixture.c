@@ -106,18 +106,28 @@ void save_weights(const char *dir, weights *w)
     clq_buf_free(&w->data);
 }
 
+static void add_experts(weights *w, const shape *s, const char *name, const char *skip)
+{
+    const char *mark = strchr(name, '#');
+    for (uint32_t e = 0; e < (mark ? 3 : 1); e++) {
+        char full[160];
+        snprintf(full, sizeof full, "%s", name);
+        if (mark) snprintf(full, sizeof full, "%.*s%u%s", (int)(mark - name), name, e, mark + 1);
+        if (!skip || strcmp(skip, full) != 0) add_tensor(w, full, s->n_dims, s->dims);
+    }
+}
+
 void add_shapes(weights *w, const shape *shapes, uint32_t n_layers, const char *skip)
 {
     for (const shape *s = shapes; s->name; s++) {
         const char *mark = strchr(s->name, '%');
         for (uint32_t layer = 0; layer < (mark ? n_layers : 1); layer++) {
             char name[128];
+            snprintf(name, sizeof name, "%s", s->name);
             if (mark)
                 snprintf(name, sizeof name, "%.*s%u%s", (int)(mark - s->name), s->name, layer,
                          mark + 1);
-            else
-                snprintf(name, sizeof name, "%s", s->name);
-            if (!skip || strcmp(skip, name) != 0) add_tensor(w, name, s->n_dims, s->dims);
+            add_experts(w, s, name, skip);
         }
     }
 }

@@ -17,7 +17,7 @@
 extern char root[64];
 
 typedef struct shape {
-    const char *name; // '%' stands for the layer
+    const char *name; // '%' stands for the layer, '#' for each of three experts
     uint32_t n_dims;
     uint64_t dims[3];
 } shape;
@@ -52,13 +52,13 @@ void there_and_back(const char *dir);
 uint64_t u64_of(const clq_gguf_kvs *kvs, const char *key);
 void assert_text(const clq_gguf_kvs *kvs, const char *key, const char *expected);
 void assert_strings(const clq_gguf_kvs *kvs, const char *key, const char *const *expected,
-                           size_t n_expected);
+                    size_t n_expected);
 void assert_types(const clq_gguf_kvs *kvs, const char *digits);
 const clq_translated_tensor *find_tensor(const clq_translation *t, const char *name);
 // free() it. The first `from` in text becomes `to`.
 char *edited(const char *text, const char *from, const char *to);
 void write_edited(const char *dir, const char *name, const char *text, const char *from,
-                         const char *to);
+                  const char *to);
 // A folder that cannot become GGUF; expected: a part of the message.
 void assert_refused(const char *dir, const char *expected);
 
