@@ -332,3 +332,129 @@ void assert_refused(const char *dir, const char *expected)
     assert_int_equal(t.n_tensors, 0);
     clq_source_close(hf);
 }
+
+// ---- checkpoints -------------------------------------------------------------------------------
+
+// Two layers; 4 heads of 4 rows, 2 key-value heads; 7 tokens.
+const shape llama_shapes[] = {
+    {"model.embed_tokens.weight", 2, {7, 16}},
+    {"lm_head.weight", 2, {7, 16}},
+    {"model.norm.weight", 1, {16}},
+    {"model.layers.%.input_layernorm.weight", 1, {16}},
+    {"model.layers.%.post_attention_layernorm.weight", 1, {16}},
+    {"model.layers.%.self_attn.q_proj.weight", 2, {16, 16}},
+    {"model.layers.%.self_attn.k_proj.weight", 2, {8, 16}},
+    {"model.layers.%.self_attn.v_proj.weight", 2, {8, 16}},
+    {"model.layers.%.self_attn.o_proj.weight", 2, {16, 16}},
+    {"model.layers.%.mlp.gate_proj.weight", 2, {24, 16}},
+    {"model.layers.%.mlp.up_proj.weight", 2, {24, 16}},
+    {"model.layers.%.mlp.down_proj.weight", 2, {16, 24}},
+    {NULL},
+};
+
+const char llama_config[] =
+    "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":16,"
+    "\"intermediate_size\":24,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+    "\"num_hidden_layers\":2,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-05,"
+    "\"rope_theta\":10000.0,\"vocab_size\":7,\"hidden_act\":\"silu\",\"bos_token_id\":5,"
+    "\"eos_token_id\":[6,5],\"_name_or_path\":\"someone/tiny-llama\"}";
+
+#define BPE_PRE                                                                                    \
+    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["                                 \
+    "{\"type\":\"Digits\",\"individual_digits\":true},"                                            \
+    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}" \
+    "]}"
+#define BPE_ADDED                                                                                  \
+    "\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true},"                           \
+    "{\"id\":6,\"content\":\"<|end|>\",\"special\":false}]"
+
+const char bpe_tokenizer[] =
+    "{\"version\":\"1.0\"," BPE_ADDED "," BPE_PRE ",\"model\":{\"type\":\"BPE\",\"vocab\":"
+    "{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"abc\":4},\"merges\":[\"a b\",[\"ab\",\"c\"]]}}";
+
+const char bpe_config[] =
+    "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"<|end|>\"},\"add_bos_token\":true,\"add_"
+    "eos_token\":false,"
+    "\"chat_template\":[{\"name\":\"default\",\"template\":\"{{ x }}\"},"
+    "{\"name\":\"tool-use\",\"template\":\"{{ y }}\"}]}";
+
+const shape bert_shapes[] = {
+    {"embeddings.word_embeddings.weight", 2, {9, 8}},
+    {"embeddings.token_type_embeddings.weight", 2, {2, 8}},
+    {"embeddings.position_embeddings.weight", 2, {16, 8}},
+    {"embeddings.LayerNorm.weight", 1, {8}},
+    {"embeddings.LayerNorm.bias", 1, {8}},
+    {"pooler.dense.weight", 2, {8, 8}},
+    {"encoder.layer.%.attention.self.query.weight", 2, {8, 8}},
+    {"encoder.layer.%.attention.self.query.bias", 1, {8}},
+    {"encoder.layer.%.attention.self.key.weight", 2, {8, 8}},
+    {"encoder.layer.%.attention.self.key.bias", 1, {8}},
+    {"encoder.layer.%.attention.self.value.weight", 2, {8, 8}},
+    {"encoder.layer.%.attention.self.value.bias", 1, {8}},
+    {"encoder.layer.%.attention.output.dense.weight", 2, {8, 8}},
+    {"encoder.layer.%.attention.output.dense.bias", 1, {8}},
+    {"encoder.layer.%.attention.output.LayerNorm.weight", 1, {8}},
+    {"encoder.layer.%.attention.output.LayerNorm.bias", 1, {8}},
+    {"encoder.layer.%.intermediate.dense.weight", 2, {12, 8}},
+    {"encoder.layer.%.intermediate.dense.bias", 1, {12}},
+    {"encoder.layer.%.output.dense.weight", 2, {8, 12}},
+    {"encoder.layer.%.output.dense.bias", 1, {8}},
+    {"encoder.layer.%.output.LayerNorm.weight", 1, {8}},
+    {"encoder.layer.%.output.LayerNorm.bias", 1, {8}},
+    {NULL},
+};
+
+const char bert_config[] =
+    "{\"architectures\":[\"BertModel\"],\"model_type\":\"bert\",\"hidden_size\":8,"
+    "\"intermediate_size\":12,\"num_attention_heads\":2,\"num_hidden_layers\":1,"
+    "\"max_position_embeddings\":16,\"layer_norm_eps\":1e-12,\"vocab_size\":9,"
+    "\"type_vocab_size\":2,\"hidden_act\":\"gelu\"}";
+
+#define BERT_SPECIAL                                                                               \
+    "\"added_tokens\":[{\"id\":0,\"content\":\"[PAD]\",\"special\":true},"                         \
+    "{\"id\":1,\"content\":\"[UNK]\",\"special\":true},{\"id\":2,\"content\":\"[CLS]\","           \
+    "\"special\":true},"                                                                           \
+    "{\"id\":3,\"content\":\"[SEP]\",\"special\":true}]"
+
+const char bert_tokenizer[] =
+    "{" BERT_SPECIAL ",\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":false,"
+    "\"strip_accents\":null},\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+    "{\"SpecialToken\":{\"id\":\"[CLS]\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}"
+    "},"
+    "{\"SpecialToken\":{\"id\":\"[SEP]\",\"type_id\":0}}],\"pair\":[],\"special_tokens\":{}},"
+    "\"model\":{\"type\":\"WordPiece\",\"continuing_subword_prefix\":\"##\",\"vocab\":{\"[PAD]\":0,"
+    "\"[UNK]\":1,\"[CLS]\":2,\"[SEP]\":3,\"walk\":4,\"##ing\":5,\"#\":6,\"##\":7}}}";
+
+const char bert_tokenizer_config[] = "{\"cls_token\":\"[CLS]\",\"sep_token\":\"[SEP]\","
+                                            "\"pad_token\":\"[PAD]\",\"unk_token\":\"[UNK]\"}";
+
+void make_llama(char dir[256], const char *name)
+{
+    weights w = {0};
+    new_folder(dir, name);
+    add_shapes(&w, llama_shapes, 2, NULL);
+    save_weights(dir, &w);
+    write_text(dir, "config.json", llama_config);
+    write_text(dir, "tokenizer.json", bpe_tokenizer);
+    write_text(dir, "tokenizer_config.json", bpe_config);
+}
+
+void make_bert(char dir[256], const char *name)
+{
+    weights w = {0};
+    new_folder(dir, name);
+    add_shapes(&w, bert_shapes, 1, NULL);
+    save_weights(dir, &w);
+    write_text(dir, "config.json", bert_config);
+    write_text(dir, "tokenizer.json", bert_tokenizer);
+    write_text(dir, "tokenizer_config.json", bert_tokenizer_config);
+    write_text(dir, "README.md",
+               "---\nlicense: apache-2.0\nlanguage: [en, 'de']\ntags:\n- a-b\n"
+               "  - c\nwidget:\n- text: x\n---\n# Model\n");
+    write_text(dir, "modules.json",
+               "[{\"type\":\"sentence_transformers.models.Transformer\",\"path\":\"\"},"
+               "{\"type\":\"sentence_transformers.models.Pooling\",\"path\":\"1_Pooling\"}]");
+    write_text(dir, "1_Pooling/config.json",
+               "{\"pooling_mode_cls_token\":true,"
+               "\"pooling_mode_mean_tokens\":false}");
+}

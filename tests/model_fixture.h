@@ -62,4 +62,16 @@ void write_edited(const char *dir, const char *name, const char *text, const cha
 // A folder that cannot become GGUF; expected: a part of the message.
 void assert_refused(const char *dir, const char *expected);
 
+// A llama model with byte-level BPE and a bert model with WordPiece: their parts, and folders of them.
+extern const shape llama_shapes[13];
+extern const char llama_config[];
+extern const char bpe_tokenizer[];
+extern const char bpe_config[];
+extern const shape bert_shapes[23];
+extern const char bert_config[];
+extern const char bert_tokenizer[];
+extern const char bert_tokenizer_config[];
+void make_llama(char dir[256], const char *name);
+void make_bert(char dir[256], const char *name);
+
 #endif

@@ -168,7 +168,8 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     clq_choice c;
     CLQ_TRY(clq_policy_choose(policy, &s, &c, err));
     if (!e->uniform && clq_format_row(c.type.format)->kind == CLQ_KIND_OPAQUE)
-        return clq_fail(err, CLQ_BAD_INPUT, "the parts of tensor '%s' are stored in several types, from '%s' on", tr->name, t->name);
+        return clq_fail(err, CLQ_BAD_INPUT, "the parts of tensor '%s' are stored in several types, from '%s' on", tr->name,
+                        t->name);
     e->type = c.type;
     e->rows = c.rows;
     e->cols = c.cols;
@@ -332,8 +333,9 @@ static void set_fingerprint(clq_plan *p)
     }
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
-        uint64_t facts[] = {e->from.source, e->from.n_pieces, e->from.first, clq_bits(e->from.shift), e->type.format, e->type.bits, e->type.symmetric, e->type.granularity,
-                            e->type.group_size, e->type.scale_format, e->from.order, e->from.n_heads, e->file, e->codes.offset,
+        uint64_t facts[] = {e->from.source, e->from.n_pieces, e->from.first, clq_bits(e->from.shift),
+                            e->from.order, e->from.n_heads, e->type.format, e->type.bits, e->type.symmetric,
+                            e->type.granularity, e->type.group_size, e->type.scale_format, e->file, e->codes.offset,
                             e->scales.offset, e->zero_points.offset, e->shape.offset};
         XXH3_64bits_update(h, facts, sizeof facts);
     }

@@ -85,7 +85,8 @@ static void load_bytes(void *ctx, uint64_t begin, uint64_t end)
         uint64_t most = (o->order == CLQ_ROWS_KEPT ? end - r : 1) * e->cols;
         clq_stretch s = clq_origin_at(l->plan->source, o, at, most);
         n = s.n / e->cols;
-        st = clq_file_read(&l->plan->source->files[s.t->codes.file], s.t->codes.offset + s.first / e->cols * l->row_bytes,
+        st = clq_file_read(&l->plan->source->files[s.t->codes.file],
+                           s.t->codes.offset + s.first / e->cols * l->row_bytes,
                            l->dst + r * l->row_bytes, n * l->row_bytes, &err);
     }
     if (st != CLQ_OK) fail_load(l, &err);
@@ -391,7 +392,8 @@ static clq_status copy_pieces(run *r, work *w, clq_error *err)
         clq_stretch s = clq_origin_at(r->plan->source, &e->from, at / piece * e->from.n_elements, e->from.n_elements);
         const clq_file *f = &r->plan->source->files[s.t->codes.file];
         uint64_t left = piece - at % piece;
-        uint64_t from = s.t->codes.offset + s.first / format->info.block_elements * format->info.block_bytes + at % piece;
+        uint64_t before = s.first / format->info.block_elements * format->info.block_bytes;
+        uint64_t from = s.t->codes.offset + before + at % piece;
         const uint8_t *bytes = f->map ? f->map + from : buffer;
         n = left < COPY_CHUNK ? left : COPY_CHUNK;
         if (!bytes) bytes = buffer = malloc(COPY_CHUNK);

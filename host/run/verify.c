@@ -128,7 +128,8 @@ static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_er
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has %" PRIu64 " elements in the source, %" PRIu64 " in the output", b->name,
                         n_elements, b->n_elements);
     if (clq_format_row(b->type.format)->kind == CLQ_KIND_OPAQUE || clq_format_row(a->type.format)->kind == CLQ_KIND_OPAQUE) {
-        bool same = a->n_elements == b->n_elements && a->type.format == b->type.format && same_bytes(c->source, &a->codes, c->output, &b->codes);
+        bool same = a->n_elements == b->n_elements && a->type.format == b->type.format &&
+                    same_bytes(c->source, &a->codes, c->output, &b->codes);
         t->bad_values = !same;
         *missed |= !same;
         return CLQ_OK;

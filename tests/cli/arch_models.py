@@ -54,7 +54,8 @@ def bpe(folder):
                   "vocab": {w: i for i, w in enumerate(words)}, "merges": ["t h", "th e", "Ġ the"]}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({
         "add_bos_token": False, "add_prefix_space": False, "bos_token": None, "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>", "unk_token": None, "model_max_length": 10**30, "tokenizer_class": "Qwen2Tokenizer",
+        "pad_token": "<|endoftext|>", "unk_token": None, "model_max_length": 10**30,
+        "tokenizer_class": "Qwen2Tokenizer",
         "added_tokens_decoder": {str(t["id"]): {k: v for k, v in t.items() if k != "id"} for t in tokens},
         "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}))
     return len(words) + len(added) + 5, {"bos_token_id": None, "eos_token_id": 261}
@@ -211,7 +212,7 @@ def make(folder, name, **edits):
         shapes["lm_head.weight"] = (vocab, E)
     for i in range(LAYERS):
         p = f"model.layers.{i}."
-        shapes |= {p + "input_layernorm.weight": (E,), p + "post_attention_layernorm.weight": (E,), **dict(layer(p, head))}
+        shapes |= {p + f"{n}_layernorm.weight": (E,) for n in ("input", "post_attention")} | dict(layer(p, head))
     tensors = {n: weights(k, s) for k, (n, s) in enumerate(shapes.items())}
     st(folder / "model.safetensors", tensors, {"format": "pt"})
     config = {"architectures": [cls], "model_type": model_type, "hidden_size": E, "intermediate_size": F,

@@ -190,8 +190,9 @@ def refused(tmp_path, *says):
 
 
 @pytest.mark.parametrize("name, key", [
-    ("qwen2", "intermediate_size"), ("qwen3", "head_dim"), ("qwen3moe", "num_experts"), ("qwen3moe", "num_experts_per_tok"),
-    ("qwen3moe", "moe_intermediate_size"), ("qwen2moe", "shared_expert_intermediate_size"), ("mixtral", "num_local_experts"),
+    ("qwen2", "intermediate_size"), ("qwen3", "head_dim"), ("qwen3moe", "num_experts"),
+    ("qwen3moe", "num_experts_per_tok"), ("qwen3moe", "moe_intermediate_size"),
+    ("qwen2moe", "shared_expert_intermediate_size"), ("mixtral", "num_local_experts"),
     ("gemma2", "attn_logit_softcapping"), ("gemma2", "final_logit_softcapping"), ("gemma2", "sliding_window"),
     ("gemma3", "head_dim"), ("gemma3", "sliding_window"), ("phi3", "original_max_position_embeddings"),
     ("phi3", "rms_norm_eps")])
@@ -233,7 +234,8 @@ def test_bad_key(tmp_path, name, edits, says):
     ("qwen3moe", "model.layers.1.mlp.experts.3.down_proj.weight"), ("qwen3moe", "model.layers.0.mlp.gate.weight"),
     ("qwen2moe", "model.layers.0.mlp.shared_expert_gate.weight"),
     ("mixtral", "model.layers.0.block_sparse_moe.experts.0.w1.weight"),
-    ("gemma3", "model.layers.1.post_feedforward_layernorm.weight"), ("phi3", "model.layers.0.self_attn.qkv_proj.weight")])
+    ("gemma3", "model.layers.1.post_feedforward_layernorm.weight"),
+    ("phi3", "model.layers.0.self_attn.qkv_proj.weight")])
 def test_bad_tensor(tmp_path, name, tensor):
     tensors = make(tmp_path / "in", name)
     whole = tensors.pop(tensor)
