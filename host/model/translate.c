@@ -40,7 +40,7 @@ static void set_text(clq_gguf_kvs *kvs, const char *key, const char *text, size_
     clq_kv_set_string(kvs, key, text, len);
 }
 
-// "135M", "1.1B": two significant digits at least.
+// "135M", "1.1B": two significant digits at least. "8x7B": experts, and what a model of one would have.
 static void set_size_label(clq_translation *out)
 {
     static const struct {
@@ -48,13 +48,17 @@ static void set_size_label(clq_translation *out)
         char letter;
     } units[] = {{1e12, 'T'}, {1e9, 'B'}, {1e6, 'M'}, {1e3, 'K'}};
     size_t i = 0;
-    uint64_t n_parameters = 0;
-    for (uint32_t k = 0; k < out->n_tensors; k++)
-        n_parameters += out->tensors[k].from.n_pieces * out->tensors[k].from.n_elements;
+    uint64_t n_parameters = 0, n_experts = 0;
+    for (uint32_t k = 0; k < out->n_tensors; k++) {
+        const clq_origin *from = &out->tensors[k].from;
+        if (from->sources) n_experts = from->n_pieces;
+        n_parameters += (from->sources ? 1 : from->n_pieces) * from->n_elements;
+    }
     while (i < 3 && (double)n_parameters <= units[i].unit) i++;
     double scaled = (double)n_parameters / units[i].unit;
-    char text[48];
-    int len = snprintf(text, sizeof text, "%.*f%c",
+    char text[80], experts[24] = "";
+    if (n_experts) snprintf(experts, sizeof experts, "%llux", (unsigned long long)n_experts);
+    int len = snprintf(text, sizeof text, "%s%.*f%c", experts,
                        scaled <= 0.5  ? 2
                        : scaled < 9.5 ? 1
                                       : 0,
