@@ -112,7 +112,7 @@ static clq_status set_parts(clq_plan *p, uint32_t alignment, uint32_t *n_parts, 
             tensors = 0;
         }
         tensors++;
-        if (o->keep_split && e->source != UINT32_MAX) part = p->source->tensors[e->source].codes.file;
+        if (o->keep_split && e->from.source != UINT32_MAX) part = p->source->tensors[e->from.source].codes.file;
         e->file = (uint32_t)part;
     }
     *n_parts = o->keep_split && p->in_parts ? p->source->n_files : (uint32_t)part + 1;

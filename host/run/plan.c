@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "base/checked.h"
+#include "base/half.h"
 #include "io/output.h"
 #include "run/mix.h"
 #include "run/policy.h"
@@ -131,7 +132,7 @@ static clq_status set_int_parts(clq_entry *e, clq_error *err)
 
 static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
 {
-    const clq_tensor *t = &p->source->tensors[e->source];
+    const clq_tensor *t = &p->source->tensors[e->from.source];
     clq_type_name(&e->type, e->info.type);
     if (e->type.format == CLQ_INT) {
         CLQ_TRY(set_int_parts(e, err));
@@ -145,7 +146,8 @@ static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
         if (!p->to_gguf && !e->codes.st_dtype)
             return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name, e->info.type);
     }
-    e->copy = t->n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && !t->scales.n_bytes);
+    e->copy = e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && e->uniform &&
+                                          e->from.shift == 0);
     e->info.lossy = !e->copy;
     e->info.n_bytes = e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
     return CLQ_OK;
@@ -153,8 +155,13 @@ static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
 
 static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e, clq_error *err)
 {
-    const clq_tensor *t = &p->source->tensors[tr->source];
-    *e = (clq_entry){.source = tr->source, .order = tr->order, .n_heads = tr->n_heads};
+    const clq_tensor *first = &p->source->tensors[tr->from.source];
+    *e = (clq_entry){.from = tr->from, .uniform = clq_origin_uniform(p->source, &tr->from)};
+    // The tensor as the output sees it: of the first piece's type, in its own shape.
+    clq_tensor whole = *first, *t = &whole;
+    t->n_elements = tr->from.n_pieces * tr->from.n_elements;
+    t->n_dims = tr->n_dims;
+    memcpy(t->dims, tr->dims, sizeof t->dims);
     e->info = (clq_plan_tensor){.name = strdup(tr->name), .source_name = t->name, .note = e->note, .n_dims = t->n_dims,
                                 .n_elements = t->n_elements};
     if (!e->info.name) return clq_fail_memory(err, 1);
@@ -163,10 +170,13 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     clq_subject s = {.name = tr->name, .t = t, .to_gguf = p->to_gguf, .from_gguf = p->source->container == CLQ_GGUF};
     clq_choice c;
     CLQ_TRY(clq_policy_choose(policy, &s, &c, err));
+    if (!e->uniform && clq_format_row(c.type.format)->kind == CLQ_KIND_OPAQUE)
+        return clq_fail(err, CLQ_BAD_INPUT, "the parts of tensor '%s' are stored in several types, from '%s' on", tr->name,
+                        t->name);
     e->type = c.type;
     e->rows = c.rows;
     e->cols = c.cols;
-    if (tr->order != CLQ_ROWS_KEPT && t->n_dims == 1) { // a bias: its elements are the rows
+    if (tr->from.order != CLQ_ROWS_KEPT && t->n_dims == 1) { // a bias: its elements are the rows
         e->rows = t->n_elements;
         e->cols = 1;
     }
@@ -179,7 +189,7 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
         p->totals.fallback_bytes += (int64_t)e->info.n_bytes - (int64_t)(clq_type_bits(&c.asked) / 8 * (double)t->n_elements);
     p->totals.n_elements += t->n_elements;
     if (c.quantized) p->totals.quantized_elements += t->n_elements;
-    p->totals.source_bytes += t->codes.n_bytes + t->scales.n_bytes + t->zero_points.n_bytes;
+    p->totals.source_bytes += clq_origin_bytes(p->source, &e->from);
     return CLQ_OK;
 }
 
@@ -189,7 +199,7 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
     for (uint32_t i = 0; i < p->translation.n_computed; i++) {
         const clq_computed_tensor *c = &p->translation.computed[i];
         clq_entry *e = &p->entries[p->n_entries++];
-        *e = (clq_entry){.type = clq_plain(CLQ_F32), .source = UINT32_MAX, .copy = true, .rows = 1};
+        *e = (clq_entry){.type = clq_plain(CLQ_F32), .from.source = UINT32_MAX, .copy = true, .rows = 1};
         e->info = (clq_plan_tensor){.name = strdup(c->name), .source_name = "(computed)", .note = e->note, .n_dims = c->n_dims,
                                     .n_elements = 1};
         if (!e->info.name) return clq_fail_memory(err, 1);
@@ -283,7 +293,7 @@ static clq_status choose_types(clq_plan *p, clq_policy *policy, uint32_t n, clq_
     turn *turns = malloc((n + 1) * sizeof *turns);
     if (!turns) return clq_fail_memory(err, n * sizeof *turns);
     for (uint32_t i = 0; i < n; i++) {
-        const clq_tensor *t = &p->source->tensors[translated ? p->translation.tensors[i].source : i];
+        const clq_tensor *t = &p->source->tensors[translated ? p->translation.tensors[i].from.source : i];
         turns[i] = (turn){translated ? p->translation.tensors[i].name : t->name, t->codes.file, t->codes.offset, i};
         if (p->to_gguf) clq_policy_see(policy, turns[i].name);
     }
@@ -291,7 +301,12 @@ static clq_status choose_types(clq_plan *p, clq_policy *policy, uint32_t n, clq_
     clq_status st = CLQ_OK;
     for (uint32_t k = 0; st == CLQ_OK && k < n; k++) {
         uint32_t i = turns[k].index;
-        clq_translated_tensor same = {.name = p->source->tensors[translated ? 0 : i].name, .source = i};
+        clq_translated_tensor same = {0};
+        if (!translated) {
+            const clq_tensor *t = &p->source->tensors[i];
+            same = (clq_translated_tensor){.name = t->name, .n_dims = t->n_dims, .from = clq_origin_of(p->source, i)};
+            memcpy(same.dims, t->dims, sizeof same.dims);
+        }
         st = make_entry(p, policy, translated ? &p->translation.tensors[i] : &same, &p->entries[i], err);
     }
     free(turns);
@@ -310,11 +325,11 @@ static void warn_of_requantizing(const clq_plan *p)
     uint32_t n = 0;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
-        if (e->source == UINT32_MAX || e->copy || !e->info.quantized ||
-            !quantized_source(&p->source->tensors[e->source]))
-            continue;
+        if (e->from.source == UINT32_MAX || e->copy || !e->info.quantized) continue;
+        const clq_tensor *t = &p->source->tensors[e->from.source];
+        if (!quantized_source(t)) continue;
         n++;
-        clq_type_name(&p->source->tensors[e->source].type, type);
+        clq_type_name(&t->type, type);
         size_t at = strlen(types);
         if (!strstr(types, type) && at + strlen(type) + 3 < sizeof types)
             sprintf(types + at, "%s%s", at ? ", " : "", type);
@@ -371,14 +386,15 @@ static uint64_t default_memory(void)
 // not depend on the tensor's shape.
 static void flatten(clq_plan *p, clq_entry *e)
 {
-    if (e->type.format == CLQ_INT || e->copy || e->importance || e->order != CLQ_ROWS_KEPT || e->source == UINT32_MAX)
+    if (e->type.format == CLQ_INT || e->copy || e->importance || e->from.order != CLQ_ROWS_KEPT ||
+        e->from.source == UINT32_MAX)
         return;
-    const clq_tensor *t = &p->source->tensors[e->source];
+    const clq_tensor *t = &p->source->tensors[e->from.source];
     const clq_format *from = clq_format_row(t->type.format);
-    if (t->type.format == CLQ_INT || t->scales.n_bytes || from->kind != CLQ_KIND_CODEC) return;
+    if (t->type.format == CLQ_INT || !e->uniform || e->from.shift != 0 || from->kind != CLQ_KIND_CODEC) return;
     uint64_t a = from->info.block_elements, b = clq_format_at(e->type.format)->block_elements;
     uint64_t block = a > b ? a : b; // all are powers of two
-    if (e->info.n_elements % block) return;
+    if (e->from.n_elements % block || e->from.first % block || e->from.stride % block) return;
     e->cols = block;
     e->rows = e->info.n_elements / block;
 }
@@ -447,8 +463,9 @@ static void set_fingerprint(clq_plan *p)
     }
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
-        uint64_t facts[] = {e->source, e->type.format, e->type.bits, e->type.symmetric, e->type.granularity,
-                            e->type.group_size, e->type.scale_format, e->order, e->n_heads, e->file, e->codes.offset,
+        uint64_t facts[] = {e->from.source, e->from.n_pieces, e->from.first, clq_bits(e->from.shift),
+                            e->from.order, e->from.n_heads, e->type.format, e->type.bits, e->type.symmetric,
+                            e->type.granularity, e->type.group_size, e->type.scale_format, e->file, e->codes.offset,
                             e->scales.offset, e->zero_points.offset, e->shape.offset};
         XXH3_64bits_update(h, facts, sizeof facts);
         if (e->importance)

@@ -21,9 +21,8 @@ typedef struct clq_entry {
     clq_plan_tensor info;
     char note[96];
     clq_type type;
-    uint32_t source;      // index of the source tensor
-    clq_row_order order;
-    uint32_t n_heads;
+    clq_origin from;      // source UINT32_MAX: computed, not read
+    bool uniform;         // all pieces of `from` are stored alike
     bool copy;            // the bytes stay as they are (rows may change places)
     uint64_t rows, cols;  // the matrix that the type sees
     const float *importance; // borrowed from the plan's imatrix: cols weights for each matrix; NULL: none

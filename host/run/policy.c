@@ -111,7 +111,7 @@ static bool gguf_wants(const clq_policy *p, const char *name, const clq_tensor *
 static bool hf_wants(const char *name, uint32_t n_dims)
 {
     static const char *const never[] = {"embed", "wte.", "wpe.", "lm_head", "norm", "Norm", "ln_", "router", "mlp.gate.weight",
-                                        "rotary", "relative_attention_bias"};
+                                        "moe.gate.weight", "shared_expert_gate", "rotary", "relative_attention_bias"};
     bool weight = clq_ends_with(name, ".weight") || strstr(name, "experts.gate_up_proj") || strstr(name, "experts.down_proj");
     return n_dims >= 2 && weight && !HOLDS_ANY(name, never);
 }
