@@ -402,16 +402,23 @@ clq_status clq_output_sync(clq_output *o, clq_error *err)
     return o->kind == CLQ_OUTPUT_FILE ? CLQ_OK : sync_dir(o->partial, err);
 }
 
+// The first part last: readers begin with it. After a failure no new part stays at its place.
 static clq_status rename_parts(clq_output *o, clq_error *err)
 {
     clq_status st = CLQ_OK;
-    for (uint32_t i = o->n_files; i-- > 0 && st == CLQ_OK;) {
+    uint32_t i = o->n_files;
+    while (st == CLQ_OK && i-- > 0) {
         char *from = file_path(o, i), *to = clq_path_join(o->dir, o->names[i]);
         if (!from || !to)
             st = clq_fail_memory(err, 1);
         else if (rename(from, to) != 0)
             st = fail_path(err, "cannot rename to", to);
         free(from);
+        free(to);
+    }
+    while (st != CLQ_OK && ++i < o->n_files) {
+        char *to = clq_path_join(o->dir, o->names[i]);
+        if (to) unlink(to);
         free(to);
     }
     if (st == CLQ_OK) rmdir(o->partial);

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """GGUF outputs in parts."""
 
+import errno
 import itertools
 import json
 import os
+import signal
 import struct
 
 import pytest
 
 from common import I32, STRING, U16, U32, f32, fails, gg, kv, normal, ok, plan, quantize, read_gg, run, st, table, tree
+from test_output import faults, leftovers, start, wait_records  # noqa: F401 (faults is a fixture)
 
 NAMES = [
     "token_embd.weight",
@@ -214,3 +217,48 @@ def test_nothing_is_left_after_a_failure(tmp_path):
         == 0
     )
     assert table(plan(src, tmp_path / "out.gguf", "q8_0", "--split-max-tensors", "1"))["a.weight"] == "q8_0"
+
+
+# ---- killing, failing ----
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_resume(tmp_path, faults, how):
+    """Stopped after 5 tensors, in the second part; --resume does the rest only, to the same bytes."""
+    src = model(tmp_path / "in.gguf")
+    quantize(src, tmp_path / "whole.gguf", "q8_0")
+    more = ["--pure", "--split-max-tensors", "4"]
+    p = start(src, tmp_path / "out.gguf", "q8_0", *more, faults=faults, slow_us=30000)
+    wait_records(p, tmp_path / ".out.gguf.clq-journal", 5)
+    p.send_signal(how)
+    p.communicate(timeout=60)
+    assert p.returncode == (-how if how == signal.SIGKILL else 130) and not parts(tmp_path)
+    assert leftovers(tmp_path) == [".out.gguf.clq-journal", ".out.gguf.clq-partial"]
+    r = ok("quantize", src, tmp_path / "out.gguf", "--type", "q8_0", *more, "--device", "ref", "--resume")
+    done = [line for line in r.stderr.splitlines() if line.startswith("[")]
+    assert 0 < len(done) <= 6 and done[-1].startswith("[11/11]")
+    check_parts(tmp_path, 3, tmp_path / "whole.gguf", sizes=[4, 4, 3])
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_rename_fails(tmp_path, faults, call):
+    """Parts that were renamed already go away again."""
+    src = model(tmp_path / "in.gguf")
+    before = tree(tmp_path)
+    env = {"LD_PRELOAD": faults, "FAIL_rename": f"{errno.EACCES}@{call}"}
+    fails(
+        5,
+        "quantize",
+        src,
+        tmp_path / "out.gguf",
+        "--type",
+        "q8_0",
+        "--split-max-tensors",
+        "4",
+        "--device",
+        "ref",
+        env=env,
+        says=f"out-0000{4 - call}-of-00003.gguf",
+    )
+    assert tree(tmp_path) == before
