@@ -1,11 +1,11 @@
-# Writes OUT, a C file with the text of every kernel (and of clquant_blocks.h) as bytes.
+# Writes OUT, a C file with the text of every kernel (and of the headers that they include) as bytes.
 # Run as a script: cmake -DROOT=... -DOUT=... -P EmbedKernels.cmake
 file(GLOB files RELATIVE "${ROOT}/kernels" "${ROOT}/kernels/*.cl" "${ROOT}/kernels/formats/*.cl")
 list(SORT files)
 set(arrays "")
 set(rows "")
 set(n 0)
-foreach(name IN LISTS files ITEMS "../include/clquant_blocks.h")
+foreach(name IN LISTS files ITEMS "../include/clquant_blocks.h" "../include/clquant_grids.h")
     file(READ "${ROOT}/kernels/${name}" hex HEX)
     string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
     get_filename_component(base "${name}" NAME)

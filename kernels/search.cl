@@ -228,7 +228,6 @@ inline vfloat fit_symmetric(const vfloat *x, const vfloat *weight, uint n, float
     return *dead ? (vfloat)0.0f : scale;
 }
 
-#if IMPORTANCE
 // clq_fit_positive; codes below 256.
 inline vfloat fit_positive(const vfloat *x, const vfloat *w, uint n, float q_max, vint *q)
 {
@@ -277,7 +276,6 @@ inline vfloat fit_positive(const vfloat *x, const vfloat *w, uint n, float q_max
     vfloat scale = sum_qq > 0.0f ? sum_qx / sum_qq : (vfloat)0.0f;
     return dead ? (vfloat)0.0f : scale;
 }
-#endif
 
 // ---- formats that are encoded a block a lane ----
 //

@@ -293,6 +293,25 @@ static clq_status decode_blocks(cl_lane *l, input *in, clq_error *err)
     return CLQ_OK;
 }
 
+// What the format's encode kernel looks up, on the device; NULL: nothing.
+static clq_status table_of(clq_opencl *d, clq_format_id format, cl_mem *table, clq_error *err)
+{
+    const clq_format *f = clq_format_row(format);
+    if (f->table && !d->tables[format]) {
+        size_t n_bytes;
+        cl_int code;
+        const void *bytes = f->table(&n_bytes);
+        d->tables[format] =
+            clCreateBuffer(d->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR, n_bytes, (void *)bytes, &code);
+        if (code != CL_SUCCESS) {
+            d->tables[format] = NULL;
+            return clq_cl_fail(err, code, "the table of %s, %zu bytes", f->info.name, n_bytes);
+        }
+    }
+    *table = d->tables[format];
+    return CLQ_OK;
+}
+
 // The tile's importance row on the device, and for CLQ_WEIGHTS_BY_ROW the rows' mean squares.
 static clq_status bind_importance(cl_lane *l, const input *in, clq_weights weights, clq_error *err)
 {
@@ -327,10 +346,18 @@ static clq_status encode_blocks(cl_lane *l, const input *in, clq_error *err)
     if (weights) CLQ_TRY(bind_importance(l, in, weights, err));
     cl_uint n_blocks = blocks_of(t->type.format, n), per_row = blocks_of(t->type.format, t->cols);
     l->n_stats = groups_of(t->type.format, n);
-    clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(n_blocks), CLQ_ARG(l->codes.mem),
-                      CLQ_ARG(l->stats.mem), CLQ_ARG(l->importance.mem), CLQ_ARG(per_row), CLQ_ARG(l->mean_squares.mem)};
-    static const cl_uint n_args[] = {[CLQ_WEIGHTS_IGNORED] = 5, [CLQ_WEIGHTS_USED] = 7, [CLQ_WEIGHTS_BY_ROW] = 8};
-    return clq_launch(d, k, l->n_stats, args, n_args[weights], &l->uploaded, err);
+    cl_mem table;
+    CLQ_TRY(table_of(d, t->type.format, &table, err));
+    clq_arg args[9] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(n_blocks), CLQ_ARG(l->codes.mem),
+                       CLQ_ARG(l->stats.mem)};
+    cl_uint n_args = 5;
+    if (table) args[n_args++] = CLQ_ARG(table);
+    if (weights) {
+        args[n_args++] = CLQ_ARG(l->importance.mem);
+        args[n_args++] = CLQ_ARG(per_row);
+    }
+    if (weights == CLQ_WEIGHTS_BY_ROW) args[n_args++] = CLQ_ARG(l->mean_squares.mem);
+    return clq_launch(d, k, l->n_stats, args, n_args, &l->uploaded, err);
 }
 
 // (min, max) of stretches of `len` elements.

@@ -151,6 +151,8 @@ static void opencl_close(clq_device *device)
 {
     clq_opencl *d = clq_opencl_of(device);
     clq_programs_close(d);
+    for (int i = 0; i < CLQ_FORMAT_COUNT; i++)
+        if (d->tables[i]) clReleaseMemObject(d->tables[i]);
     if (d->download && d->download != d->compute) clReleaseCommandQueue(d->download);
     if (d->upload && d->upload != d->compute) clReleaseCommandQueue(d->upload);
     if (d->compute) clReleaseCommandQueue(d->compute);

@@ -51,6 +51,7 @@ typedef struct clq_opencl {
     clq_program *programs;
     clq_family *families;
     uint32_t n_families;
+    cl_mem tables[CLQ_FORMAT_COUNT]; // of formats that have one, once it was needed
 } clq_opencl;
 
 static inline clq_opencl *clq_opencl_of(clq_device *d) { return (clq_opencl *)d; }

@@ -20,7 +20,9 @@ static clq_status read_kernel_file(const char *name, clq_buf *text, clq_error *e
 {
     const char *dir = getenv("CLQ_KERNEL_DIR"); // the folder kernels/ of a source tree, to edit without a build
     if (dir && *dir) {
-        char *path = clq_path_join(dir, strcmp(name, "clquant_blocks.h") == 0 ? "../include/clquant_blocks.h" : name);
+        char header[64]; // clquant_*.h stand in include/
+        snprintf(header, sizeof header, "../include/%s", name);
+        char *path = clq_path_join(dir, strncmp(name, "clquant_", 8) == 0 ? header : name);
         FILE *f = path ? fopen(path, "rb") : NULL;
         clq_status st = CLQ_OK;
         if (!f) st = clq_fail_errno(err, CLQ_DEVICE, errno, "cannot open kernel file '%s'", path ? path : name);

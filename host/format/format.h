@@ -16,11 +16,14 @@ typedef struct clq_format {
     clq_kind kind;
     const char *st_name; // dtype in safetensors headers, NULL: none
     clq_weights weights;
+    bool needs_importance; // encoded without an importance matrix it is of no use: a plan refuses
     int scale_offset;    // of the block's float16 scale, -1: none
     // The specification of the format. n_blocks blocks; x, blocks and y must not overlap. importance: NULL, or
     // a weight >= 0 for each element (an importance matrix's row), and then x is one whole row.
     void (*encode_ref)(const float *x, const float *importance, uint64_t n_blocks, void *blocks);
     void (*decode_ref)(const void *blocks, uint64_t n_blocks, float *y);
+    // NULL, or what the encode kernel looks up: made when first asked for, from any thread, and kept.
+    const void *(*table)(size_t *n_bytes);
 } clq_format;
 
 const clq_format *clq_format_row(clq_format_id id);

@@ -172,5 +172,8 @@ float clq_sum_squares(const float *x, uint64_t n)
 
 void clq_weigh(int n, const float *x, const float *importance, float sigma2, float *weight)
 {
-    for (int i = 0; i < n; i++) weight[i] = importance[i] * sqrtf(sigma2 + x[i] * x[i]);
+    for (int i = 0; i < n; i++) {
+        float w = sqrtf(sigma2 + x[i] * x[i]);
+        weight[i] = importance ? importance[i] * w : w;
+    }
 }

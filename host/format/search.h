@@ -33,7 +33,7 @@ void clq_pack_5bit(const uint8_t q[32], uint8_t qs[16], uint8_t qh[4]);
 
 // Sum of squares in index order.
 float clq_sum_squares(const float *x, uint64_t n);
-// weight[i] = importance[i] * sqrt(sigma2 + x[i]^2)
+// weight[i] = importance[i] * sqrt(sigma2 + x[i]^2); NULL is importance 1.
 void clq_weigh(int n, const float *x, const float *importance, float sigma2, float *weight);
 
 #endif

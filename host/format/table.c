@@ -16,6 +16,8 @@
 #define BY_ROW CLQ_WEIGHTS_BY_ROW
 #define FLOAT CLQ_KIND_FLOAT
 #define OPAQUE CLQ_KIND_OPAQUE
+#define NEEDED true
+#define USEFUL false
 static const clq_format formats[CLQ_FORMAT_COUNT] = {
 #define CLQ_CODEC(ID, name_, ggml, st, elements, bytes, scale, exactness, bound, weights_)         \
     [CLQ_##ID] = {                                                                                 \
@@ -28,6 +30,20 @@ static const clq_format formats[CLQ_FORMAT_COUNT] = {
         .st_name = st,                                                                             \
         .encode_ref = clq_##name_##_encode_ref,                                                    \
         .decode_ref = clq_##name_##_decode_ref,                                                    \
+    },
+#define CLQ_CODEBOOK(ID, name_, ggml, st, elements, bytes, scale, exactness, bound, importance)    \
+    [CLQ_##ID] = {                                                                                 \
+        .info = {.name = #name_, .ggml_type = ggml, .block_elements = elements,                    \
+                 .block_bytes = bytes, .has_codec = true, .exact = exactness,                      \
+                 .error_bound = bound},                                                            \
+        .kind = CLQ_KIND_CODEC,                                                                    \
+        .weights = USED,                                                                           \
+        .needs_importance = importance,                                                            \
+        .scale_offset = scale,                                                                     \
+        .st_name = st,                                                                             \
+        .encode_ref = clq_##name_##_encode_ref,                                                    \
+        .decode_ref = clq_##name_##_decode_ref,                                                    \
+        .table = clq_##name_##_table,                                                              \
     },
 #define CLQ_STORAGE(ID, name_, ggml, st, elements, bytes, kind_)                                   \
     [CLQ_##ID] = {                                                                                 \
@@ -51,6 +67,8 @@ static const clq_format formats[CLQ_FORMAT_COUNT] = {
 #undef BY_ROW
 #undef FLOAT
 #undef OPAQUE
+#undef NEEDED
+#undef USEFUL
 
 const clq_format *clq_format_row(clq_format_id id)
 {

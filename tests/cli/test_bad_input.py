@@ -205,10 +205,10 @@ def test_row54_byte_order_and_version(tmp_path):
 
 def test_undecodable_block_type_is_named(tmp_path):
     """Types that are known by size only copy through, but do not become another type."""
-    infos_ = [ti("k.weight", (256, 2), 29, 0), ti("output_norm.weight", (256,), 0, 128)]
-    body = bytes(range(112)) + b"\0" * 16 + normal(1, 256).tobytes()
+    infos_ = [ti("k.weight", (32, 2), 9, 0), ti("output_norm.weight", (256,), 0, 96)]
+    body = bytes(range(72)) + b"\0" * 24 + normal(1, 256).tobytes()
     src = raw_gg(tmp_path / "in.gguf", infos_, (), body)
-    refuses(tmp_path, src, says=["'k.weight'", "iq1_m"], also_info=False)
+    refuses(tmp_path, src, says=["'k.weight'", "q8_1"], also_info=False)
     ok("info", src)
 
 

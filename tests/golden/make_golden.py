@@ -4,9 +4,12 @@
 
     make_golden.py        writes input.f32, NAME.bin, NAME.f32 and the hashes in README.md
 
-Needs the PyPI packages libgguf 0.2.2 and numpy. Running it again must not change a byte.
+Needs the PyPI packages libgguf 0.2.2 and numpy. Running it again must not change a byte. The files of iq1_m are
+written only where GGML_BASE names a libggml-base.so (README.md says which).
 """
+import ctypes
 import hashlib
+import os
 import pathlib
 
 import libgguf
@@ -16,6 +19,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 GGML_TYPES = {"q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8,
               "q2_K": 10, "q3_K": 11, "q4_K": 12, "q5_K": 13, "q6_K": 14,
               "iq4_nl": 20, "iq4_xs": 23, "tq1_0": 34, "tq2_0": 35, "mxfp4": 39, "nvfp4": 40, "q1_0": 41}
+CODEBOOKS = {"iq2_xxs": 16, "iq2_xs": 17, "iq3_xxs": 18, "iq1_s": 19, "iq3_s": 21, "iq2_s": 22}
+NEED_IMPORTANCE = ("iq2_xxs", "iq2_xs", "iq1_s")  # made with importance 1
 BLOCK, SUPER = 32, 256  # of the simple types and of the others
 
 
@@ -105,6 +110,15 @@ def q2_0(x):
     return np.concatenate([d16.view(np.uint8), packed], 1), values
 
 
+def iq1_m(x, path):
+    """Codes and values of iq1_m by ggml's own library; libgguf sums in an older order."""
+    ggml = ctypes.CDLL(path)
+    codes = np.zeros((len(x), 56), np.uint8)
+    ggml.ggml_quantize_chunk(29, x.ctypes.data_as(ctypes.c_void_p), codes.ctypes.data_as(ctypes.c_void_p),
+                             ctypes.c_int64(0), ctypes.c_int64(len(x)), ctypes.c_int64(SUPER), None)
+    return codes.tobytes(), libgguf.dequantize_rows_raw(29, codes.tobytes(), *x.shape)
+
+
 def main():
     with np.errstate(all="ignore"):
         rows = [np.asarray(b).astype(np.float32) for b in (*blocks(), *super_blocks())]
@@ -117,6 +131,14 @@ def main():
         codes = libgguf.quantize_rows(x, ggml)
         files[f"{name}.bin"] = codes.tobytes()
         files[f"{name}.f32"] = libgguf.dequantize_rows_raw(ggml, codes.tobytes(), *x.shape)
+    for name, ggml in CODEBOOKS.items():
+        codes = libgguf.quantize_rows(x, ggml, np.ones(SUPER, np.float32) if name in NEED_IMPORTANCE else None)
+        files[f"{name}.bin"] = codes.tobytes()
+        files[f"{name}.f32"] = libgguf.dequantize_rows_raw(ggml, codes.tobytes(), *x.shape)
+    if os.environ.get("GGML_BASE"):
+        files["iq1_m.bin"], files["iq1_m.f32"] = iq1_m(x, os.environ["GGML_BASE"])
+    else:
+        files |= {name: (HERE / name).read_bytes() for name in ("iq1_m.bin", "iq1_m.f32")}
     codes, values = q2_0(x.reshape(-1, 64))
     files["q2_0.bin"], files["q2_0.f32"] = codes.tobytes(), values.tobytes()
     with np.errstate(all="ignore"):
