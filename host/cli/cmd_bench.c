@@ -49,11 +49,12 @@ typedef struct {
 static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x, uint64_t n_rows, int rounds, timing *t,
                           clq_error *err)
 {
-    enum { TILE_ROWS = 256, N_LANES = 3 };
+    enum { N_LANES = 3 };
+    const uint64_t tile_rows = d->info.unified_memory ? 256 : 2048;
     clq_part_sizes sizes;
-    CLQ_TRY(clq_type_sizes(type, TILE_ROWS, COLS, &sizes, err));
-    clq_lane_limits limits = {.src_bytes = TILE_ROWS * COLS * 2, .n_elements = TILE_ROWS * COLS, .code_bytes = sizes.codes,
-                              .n_groups = TILE_ROWS * (sizes.groups + 1)};
+    CLQ_TRY(clq_type_sizes(type, tile_rows, COLS, &sizes, err));
+    clq_lane_limits limits = {.src_bytes = tile_rows * COLS * 2, .n_elements = tile_rows * COLS, .code_bytes = sizes.codes,
+                              .n_groups = tile_rows * (sizes.groups + 1)};
     clq_ring *ring;
     CLQ_TRY(clq_ring_create(d, &limits, N_LANES, drop, NULL, &ring, err));
     double times[ROUNDS], kernels[ROUNDS];
@@ -61,8 +62,8 @@ static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x
     for (int i = -1; i < rounds && st == CLQ_OK; i++) { // the first round builds and warms up
         d->ops->kernel_seconds(d);
         double start = clq_seconds();
-        for (uint64_t row = 0; row < n_rows && st == CLQ_OK; row += TILE_ROWS) {
-            uint64_t rows = n_rows - row < TILE_ROWS ? n_rows - row : TILE_ROWS;
+        for (uint64_t row = 0; row < n_rows && st == CLQ_OK; row += tile_rows) {
+            uint64_t rows = n_rows - row < tile_rows ? n_rows - row : tile_rows;
             clq_tile tile = {.type = *type, .source = CLQ_F16, .src = x + row * COLS, .src_bytes = rows * COLS * 2,
                              .in_place = true, .rows = rows, .cols = COLS, .scale = 0.001f};
             st = clq_ring_push(ring, &tile, NULL, row, err);

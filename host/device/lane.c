@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/threads.h"
 #include "device/opencl.h"
 #include "ops/reduce.h"
 
@@ -207,6 +208,28 @@ typedef struct {
 static size_t element_bytes(clq_format_id f) { return f == CLQ_F32 ? 4 : 2; }
 static bool is_direct(clq_format_id f) { return f == CLQ_F32 || f == CLQ_F16 || f == CLQ_BF16; }
 
+typedef struct {
+    uint8_t *to;
+    const uint8_t *from;
+    uint64_t n_bytes;
+} copying;
+
+enum { COPY_PIECE = 1 << 20, COPY_THREADS = 8 };
+
+static void copy_pieces(void *ctx, uint64_t begin, uint64_t end)
+{
+    const copying *c = ctx;
+    uint64_t at = begin * COPY_PIECE, last = end * COPY_PIECE < c->n_bytes ? end * COPY_PIECE : c->n_bytes;
+    memcpy(c->to + at, c->from + at, last - at);
+}
+
+// One thread does not keep up with a GPU's bus, least of all from a file's pages.
+static void copy_to_staging(uint32_t threads, void *to, const void *from, uint64_t n_bytes)
+{
+    copying c = {to, from, n_bytes};
+    clq_parallel(threads < COPY_THREADS ? threads : COPY_THREADS, clq_div_up(n_bytes, COPY_PIECE), 1, copy_pieces, &c);
+}
+
 // Makes the tile's source visible to the device: in place where it can be.
 static clq_status bind_source(cl_lane *l, input *in, clq_error *err)
 {
@@ -233,7 +256,7 @@ static clq_status bind_source(cl_lane *l, input *in, clq_error *err)
     if (!staged) {
         void *staging = clq_cl_lane_staging(&l->base);
         if (!staging) return clq_fail_memory(err, l->base.limits.src_bytes);
-        memcpy(staging, t->src, t->src_bytes);
+        copy_to_staging(l->base.device->threads, staging, t->src, t->src_bytes);
     }
     in->mem = l->src.mem;
     return array_send(d, &l->src, t->src_bytes, &l->uploaded, err);
