@@ -222,10 +222,48 @@ typedef struct clq_rule {
     clq_type type;
 } clq_rule;
 
+// A mix: a name of llama.cpp's llama-quantize, which gives each tensor of a GGUF file a type.
+typedef struct clq_mix {
+    const char *name;    // "Q4_K_M"
+    uint32_t file_type;  // general.file_type
+    clq_format_id base;  // of the tensors that no rule of the mix is about
+} clq_mix;
+
+CLQ_API const clq_mix *clq_mix_at(uint32_t index);     // NULL past the end
+CLQ_API const clq_mix *clq_mix_find(const char *name); // in any case; NULL: no such mix
+
+// A metadata entry of a GGUF output that is set: u32, f32, bool or string.
+typedef enum clq_override_kind {
+    CLQ_OVERRIDE_INT, CLQ_OVERRIDE_FLOAT, CLQ_OVERRIDE_BOOL, CLQ_OVERRIDE_STRING
+} clq_override_kind;
+
+typedef struct clq_override {
+    const char *key;
+    clq_override_kind kind;
+    uint32_t integer;
+    float number;
+    bool truth;
+    const char *text;
+} clq_override;
+
+// What pointers lead to is needed until clq_plan_create returns.
 typedef struct clq_quantize_options {
-    clq_type type;            // of all tensors that quantization applies to
-    const clq_rule *rules;    // win over `type`; the first that matches counts
+    clq_type type;            // of all tensors that quantization applies to; with `mix`: its base
+    const clq_mix *mix;       // GGUF output: the mix's types instead of one; NULL: none
+    bool pure;                // with `mix`: its base everywhere
+    const clq_rule *rules;    // win over `type` and `mix`; the first that matches counts
     uint32_t n_rules;
+    const clq_type *token_embedding, *output_tensor; // GGUF output: win over rules; NULL: not given
+    bool leave_output_tensor; // output.weight stays as it is
+    const clq_override *overrides;
+    uint32_t n_overrides;
+    const char *imatrix;      // a file with an importance matrix, .dat or GGUF; NULL: none
+    // Parts of names: of the tensors to use it for, or not to; at most one of the two lists.
+    const char *const *include_weights, *const *exclude_weights;
+    uint32_t n_include_weights, n_exclude_weights;
+    bool keep_split;          // GGUF to GGUF: parts as the source's
+    uint64_t split_max_bytes; // of the tensors of a part; 0: no limit
+    uint32_t split_max_tensors;
     bool convert;             // `type` is F32, F16 or BF16 and applies to every weight
     bool no_fallback;         // refuse where a tensor's shape does not suit its type
     bool resume;
@@ -257,7 +295,7 @@ typedef struct clq_plan_totals {
 } clq_plan_totals;
 
 // Decides everything before any work: types, names, offsets, sizes. `out` ending in ".gguf" makes a
-// GGUF file, anything else a folder. Nothing is written.
+// GGUF file (with a split: NAME-00001-of-0000N.gguf), anything else a folder. Nothing is written.
 CLQ_API clq_status clq_plan_create(clq_source *source, const char *out,
                                    const clq_quantize_options *options, const clq_hooks *hooks,
                                    clq_plan **plan, clq_error *err);

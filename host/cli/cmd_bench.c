@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// clquant bench: every encoder over a tensor in memory, as weights a second and as a share of what
-// the device copies.
+// clquant bench: every encoder over a tensor in memory. Weights a second and bytes a second from host memory
+// and back; the kernels alone as a share of what the device copies; and how many times as fast as one thread of
+// the C reference it is.
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "cli/cli.h"
 #include "device/ring.h"
 
-enum { ROWS = 8192, COLS = 4096, ROUNDS = 5 };
+enum { ROWS = 8192, COLS = 4096, ROUNDS = 5, REF_ROWS = 64 };
 
 static const struct option options[] = {{"json", no_argument, NULL, 'j'},        {"only", required_argument, NULL, 'o'},
                                         {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 'n'}, {0}};
@@ -40,31 +41,42 @@ static clq_status drop(void *ctx, void *tag, uint64_t first, const clq_tile *t, 
     return CLQ_OK;
 }
 
-// Median seconds of encoding x in tiles through a ring, as quantize does, without writing.
-static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x, double *seconds, clq_error *err)
+typedef struct {
+    double seconds, kernels; // medians of a round; kernels < 0: not known
+} timing;
+
+// Encodes n_rows rows of x in tiles through a ring, as quantize does, without writing.
+static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x, uint64_t n_rows, int rounds, timing *t,
+                          clq_error *err)
 {
-    enum { TILE_ROWS = 256, N_LANES = 3 };
+    enum { N_LANES = 3 };
+    const uint64_t tile_rows = d->info.unified_memory ? 256 : 2048;
     clq_part_sizes sizes;
-    CLQ_TRY(clq_type_sizes(type, TILE_ROWS, COLS, &sizes, err));
-    clq_lane_limits limits = {.src_bytes = TILE_ROWS * COLS * 2, .n_elements = TILE_ROWS * COLS, .code_bytes = sizes.codes,
-                              .n_groups = TILE_ROWS * (sizes.groups + 1)};
+    CLQ_TRY(clq_type_sizes(type, tile_rows, COLS, &sizes, err));
+    clq_lane_limits limits = {.src_bytes = tile_rows * COLS * 2, .n_elements = tile_rows * COLS, .code_bytes = sizes.codes,
+                              .n_groups = tile_rows * (sizes.groups + 1)};
     clq_ring *ring;
     CLQ_TRY(clq_ring_create(d, &limits, N_LANES, drop, NULL, &ring, err));
-    double times[ROUNDS];
+    double times[ROUNDS], kernels[ROUNDS];
     clq_status st = CLQ_OK;
-    for (int i = -1; i < ROUNDS && st == CLQ_OK; i++) { // the first round builds and warms up
+    for (int i = -1; i < rounds && st == CLQ_OK; i++) { // the first round builds and warms up
+        d->ops->kernel_seconds(d);
         double start = clq_seconds();
-        for (uint64_t row = 0; row < ROWS && st == CLQ_OK; row += TILE_ROWS) {
-            clq_tile t = {.type = *type, .source = CLQ_F16, .src = x + row * COLS, .src_bytes = TILE_ROWS * COLS * 2,
-                          .in_place = true, .rows = TILE_ROWS, .cols = COLS, .scale = 0.001f};
-            st = clq_ring_push(ring, &t, NULL, row, err);
+        for (uint64_t row = 0; row < n_rows && st == CLQ_OK; row += tile_rows) {
+            uint64_t rows = n_rows - row < tile_rows ? n_rows - row : tile_rows;
+            clq_tile tile = {.type = *type, .source = CLQ_F16, .src = x + row * COLS, .src_bytes = rows * COLS * 2,
+                             .in_place = true, .rows = rows, .cols = COLS, .scale = 0.001f};
+            st = clq_ring_push(ring, &tile, NULL, row, err);
         }
         if (st == CLQ_OK) st = clq_ring_flush(ring, err);
-        if (i >= 0) times[i] = clq_seconds() - start;
+        if (i < 0) continue;
+        times[i] = clq_seconds() - start;
+        kernels[i] = d->ops->kernel_seconds(d);
     }
     clq_ring_free(ring);
-    qsort(times, ROUNDS, sizeof *times, by_value);
-    *seconds = times[ROUNDS / 2];
+    qsort(times, (size_t)rounds, sizeof *times, by_value);
+    qsort(kernels, (size_t)rounds, sizeof *kernels, by_value);
+    *t = (timing){times[rounds / 2], kernels[rounds / 2]};
     return st;
 }
 
@@ -108,36 +120,47 @@ int clq_cmd_bench(int argc, char **argv)
     clq_device_info info;
     clq_device_describe(device, &info);
     double copy = device->ops->copy_rate(device);
+    clq_device *one; // one thread of the references
+    clq_device_options one_thread = {.work_group_form = -1, .threads = 1};
+    if (clq_device_open("ref", &one_thread, &one, &err) != CLQ_OK) {
+        clq_device_close(device);
+        return clq_report(&err);
+    }
     uint16_t *x = make_input();
     json_t *list = json_array();
     int code = x ? 0 : clq_usage_error("out of memory");
-    if (!json) printf("%s, copy %.1f GB/s; encoding %d x %d from f16\n%-14s %12s %8s %8s\n", info.name, copy / 1e9, ROWS, COLS,
-                      "type", "Mweights/s", "GB/s", "of copy");
+    if (!json)
+        printf("%s, copy %.1f GB/s; encoding %d x %d from f16\n%-14s %12s %8s %13s %15s\n", info.name, copy / 1e9, ROWS, COLS,
+               "type", "Mweights/s", "GB/s", "kernels/copy", "x 1 ref thread");
     const char *name;
     for (uint32_t i = 0; !code && (name = only ? only : type_at(i)) && !(only && i); i++) {
         clq_part_sizes sizes = {0};
-        double seconds = 1, n_in = 2.0 * ROWS * COLS;
+        timing ours = {0}, reference = {0};
         clq_type_parse(name, &type, NULL);
-        if (clq_type_sizes(&type, ROWS, COLS, &sizes, &err) != CLQ_OK || measure(device, &type, x, &seconds, &err) != CLQ_OK) {
+        if (clq_type_sizes(&type, ROWS, COLS, &sizes, &err) != CLQ_OK ||
+            measure(device, &type, x, ROWS, ROUNDS, &ours, &err) != CLQ_OK ||
+            measure(one, &type, x, REF_ROWS, 1, &reference, &err) != CLQ_OK) {
             code = clq_report(&err);
             break;
         }
-        double n_out = (double)(sizes.codes + sizes.scales + sizes.zero_points);
-        double rate = (n_in + n_out) / seconds, weights = (double)ROWS * COLS / seconds;
+        double bytes = 2.0 * ROWS * COLS + (double)(sizes.codes + sizes.scales + sizes.zero_points);
+        double weights = (double)ROWS * COLS / ours.seconds, ref_weights = (double)REF_ROWS * COLS / reference.seconds;
+        double share = copy > 0 && ours.kernels > 0 ? bytes / ours.kernels / copy : -1;
         if (!json) {
-            printf("%-14s %12.0f %8.2f ", name, weights / 1e6, rate / 1e9);
-            if (copy > 0)
-                printf("%7.0f%%\n", 100 * rate / copy);
-            else
-                printf("%8s\n", "-");
+            char text[16] = "-";
+            if (share >= 0) snprintf(text, sizeof text, "%.0f%%", 100 * share);
+            printf("%-14s %12.0f %8.2f %13s %15.1f\n", name, weights / 1e6, bytes / ours.seconds / 1e9, text,
+                   weights / ref_weights);
         }
-        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:o}", "type", name, "weights_per_second", weights,
-                                              "bytes_per_second", rate, "share_of_copy",
-                                              copy > 0 ? json_real(rate / copy) : json_null()));
+        json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:o, s:f}", "type", name, "weights_per_second", weights,
+                                              "bytes_per_second", bytes / ours.seconds, "kernels_share_of_copy",
+                                              share >= 0 ? json_real(share) : json_null(), "reference_weights_per_second",
+                                              ref_weights));
     }
     if (json && !code)
         code = clq_print_json(json_pack("{s:o, s:o, s:f, s:O}", "device", clq_cli_text(info.name), "driver",
                                         clq_cli_text(info.driver), "copy_bytes_per_second", copy, "results", list));
+    clq_device_close(one);
     json_decref(list);
     free(x);
     clq_device_close(device);

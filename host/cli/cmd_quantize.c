@@ -1,81 +1,12 @@
 // SPDX-License-Identifier: MIT
 // clquant quantize, clquant convert
-#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
-
-enum { MAX_RULES = 256 };
-
-typedef struct {
-    const char *in, *out, *device, *type;
-    clq_rule rules[MAX_RULES];
-    char *patterns[MAX_RULES];
-    clq_quantize_options o;
-    bool dry_run, quiet, json;
-} request;
-
-enum { TYPE = 1, TENSOR_TYPE, NO_FALLBACK, DRY_RUN, DEVICE, MAX_MEM, THREADS, RESUME, QUIET, JSON };
-static const struct option long_options[] = {
-    {"type", required_argument, NULL, TYPE},       {"tensor-type", required_argument, NULL, TENSOR_TYPE},
-    {"no-fallback", no_argument, NULL, NO_FALLBACK}, {"dry-run", no_argument, NULL, DRY_RUN},
-    {"device", required_argument, NULL, DEVICE},   {"max-mem", required_argument, NULL, MAX_MEM},
-    {"threads", required_argument, NULL, THREADS}, {"resume", no_argument, NULL, RESUME},
-    {"quiet", no_argument, NULL, QUIET},           {"json", no_argument, NULL, JSON},
-    {0},
-};
-
-// "REGEX=TYPE"; the last '=' parts them.
-static int add_rule(request *r, const char *text)
-{
-    const char *equals = strrchr(text, '=');
-    clq_error err;
-    if (!equals || equals == text) return clq_usage_error("--tensor-type wants REGEX=TYPE, not '%s'", text);
-    if (r->o.n_rules == MAX_RULES) return clq_usage_error("more than %d --tensor-type rules", MAX_RULES);
-    clq_rule *rule = &r->rules[r->o.n_rules];
-    if (clq_type_parse(equals + 1, &rule->type, &err) != CLQ_OK) return clq_report(&err);
-    char *pattern = strndup(text, (size_t)(equals - text));
-    if (!pattern) return clq_usage_error("out of memory");
-    rule->pattern = r->patterns[r->o.n_rules++] = pattern;
-    return 0;
-}
-
-static int read_options(int argc, char **argv, request *r)
-{
-    int c, code = 0;
-    while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1 && !code) {
-        switch (c) {
-        case TYPE: r->type = optarg; break;
-        case TENSOR_TYPE: code = add_rule(r, optarg); break;
-        case NO_FALLBACK: r->o.no_fallback = true; break;
-        case DRY_RUN: r->dry_run = true; break;
-        case DEVICE: r->device = optarg; break;
-        case MAX_MEM:
-            if (!clq_parse_size(optarg, &r->o.max_memory) || !r->o.max_memory) code = clq_usage_error("--max-mem wants a size, not '%s'", optarg);
-            break;
-        case THREADS:
-            if (!clq_parse_count(optarg, &r->o.threads)) code = clq_usage_error("--threads wants 1 to 1024, not '%s'", optarg);
-            break;
-        case RESUME: r->o.resume = true; break;
-        case QUIET: r->quiet = true; break;
-        case JSON: r->json = true; break;
-        default: code = clq_wrong_option(argv);
-        }
-    }
-    if (code) return code;
-    if (argc - optind != 2) return clq_usage_error("give an input and an output");
-    r->in = argv[optind];
-    r->out = argv[optind + 1];
-    r->o.rules = r->rules;
-    if (!r->type) return clq_usage_error("--type is missing");
-    clq_error err;
-    if (clq_type_parse(r->type, &r->o.type, &err) != CLQ_OK) return clq_report(&err);
-    return 0;
-}
+#include "cli/quantize.h"
 
 // ---- progress ----
 
@@ -186,7 +117,7 @@ static void print_report(const clq_plan *plan, const clq_plan_totals *totals)
     printf("; %.2f s, %.0f million weights/s\n", totals->seconds, total / totals->seconds / 1e6);
 }
 
-static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, const request *r)
+static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, const clq_request *r)
 {
     json_t *list = json_array();
     const clq_plan_tensor *t;
@@ -215,7 +146,7 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
 
 // ---- running ----
 
-static int run_plan(clq_plan *plan, const request *r, clq_hooks *hooks)
+static int run_plan(clq_plan *plan, const clq_request *r, clq_hooks *hooks)
 {
     clq_error err;
     clq_device *device;
@@ -235,7 +166,7 @@ static int run_plan(clq_plan *plan, const request *r, clq_hooks *hooks)
     return (int)st;
 }
 
-static int run_request(request *r)
+static int run_request(clq_request *r)
 {
     clq_hooks *hooks = clq_cli_hooks(r->quiet);
     display d = {.terminal = isatty(STDERR_FILENO)};
@@ -273,13 +204,10 @@ static int run_request(request *r)
 
 static int quantize(int argc, char **argv, bool convert)
 {
-    static request r;
-    int code = read_options(argc, argv, &r);
-    r.o.convert = convert;
-    if (!code && convert && (r.o.type.format == CLQ_INT || r.o.type.format > CLQ_BF16))
-        code = clq_usage_error("convert writes f32, f16 or bf16; `clquant quantize` makes %s", r.type);
+    clq_request r;
+    int code = clq_request_read(argc, argv, convert, &r);
     if (!code) code = run_request(&r);
-    for (uint32_t i = 0; i < r.o.n_rules; i++) free(r.patterns[i]);
+    clq_request_free(&r);
     return code;
 }
 

@@ -58,6 +58,9 @@ typedef struct clq_device_ops {
     clq_status (*lane_wait)(clq_lane *lane, clq_tile_result *result, clq_error *err);
     // Bytes a second that the device copies (read + written); 0: unknown.
     double (*copy_rate)(clq_device *d);
+    // Seconds that kernels ran since the last call; < 0: not known. The first call starts the count, which
+    // costs time of its own: for benches, between submits.
+    double (*kernel_seconds)(clq_device *d);
     void (*close)(clq_device *d);
 } clq_device_ops;
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/threads.h"
 #include "device/opencl.h"
 #include "ops/reduce.h"
 
@@ -207,6 +208,28 @@ typedef struct {
 static size_t element_bytes(clq_format_id f) { return f == CLQ_F32 ? 4 : 2; }
 static bool is_direct(clq_format_id f) { return f == CLQ_F32 || f == CLQ_F16 || f == CLQ_BF16; }
 
+typedef struct {
+    uint8_t *to;
+    const uint8_t *from;
+    uint64_t n_bytes;
+} copying;
+
+enum { COPY_PIECE = 1 << 20, COPY_THREADS = 8 };
+
+static void copy_pieces(void *ctx, uint64_t begin, uint64_t end)
+{
+    const copying *c = ctx;
+    uint64_t at = begin * COPY_PIECE, last = end * COPY_PIECE < c->n_bytes ? end * COPY_PIECE : c->n_bytes;
+    memcpy(c->to + at, c->from + at, last - at);
+}
+
+// One thread does not keep up with a GPU's bus, least of all from a file's pages.
+static void copy_to_staging(uint32_t threads, void *to, const void *from, uint64_t n_bytes)
+{
+    copying c = {to, from, n_bytes};
+    clq_parallel(threads < COPY_THREADS ? threads : COPY_THREADS, clq_div_up(n_bytes, COPY_PIECE), 1, copy_pieces, &c);
+}
+
 // Makes the tile's source visible to the device: in place where it can be.
 static clq_status bind_source(cl_lane *l, input *in, clq_error *err)
 {
@@ -233,7 +256,7 @@ static clq_status bind_source(cl_lane *l, input *in, clq_error *err)
     if (!staged) {
         void *staging = clq_cl_lane_staging(&l->base);
         if (!staging) return clq_fail_memory(err, l->base.limits.src_bytes);
-        memcpy(staging, t->src, t->src_bytes);
+        copy_to_staging(l->base.device->threads, staging, t->src, t->src_bytes);
     }
     in->mem = l->src.mem;
     return array_send(d, &l->src, t->src_bytes, &l->uploaded, err);
@@ -258,7 +281,9 @@ static clq_status kernel_for(cl_lane *l, const clq_type *type, clq_format_id sou
         snprintf(options, sizeof options, weights ? "-DSRC=%d -DIMPORTANCE=%d" : "-DSRC=%d", src, (int)weights);
         snprintf(name, sizeof name, "%s_%s", format, what);
     }
-    return clq_kernel_get(device_of(l), file, options, name, k, err);
+    clq_opencl *d = device_of(l);
+    bool searches = weights || clq_format_row(type->format)->weights == CLQ_WEIGHTS_USED;
+    return clq_kernel_get(d, file, searches ? d->search_lanes : d->lanes, options, name, k, err);
 }
 
 // Work-groups over n_elements: of CLQ_UNITS blocks, or as many elements as 32 blocks' of a plain format.
@@ -327,7 +352,7 @@ static clq_status bind_importance(cl_lane *l, const input *in, clq_weights weigh
     char options[16];
     snprintf(options, sizeof options, "-DSRC=%d", in->format == CLQ_F32 ? 0 : in->format == CLQ_F16 ? 1 : 2);
     clq_kernel *k;
-    CLQ_TRY(clq_kernel_get(d, "reduce.cl", options, "mean_squares", &k, err));
+    CLQ_TRY(clq_kernel_get(d, "reduce.cl", d->lanes, options, "mean_squares", &k, err));
     cl_uint rows = (cl_uint)t->rows, cols = (cl_uint)t->cols;
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(rows), CLQ_ARG(cols), CLQ_ARG(l->mean_squares.mem)};
     return clq_launch(d, k, clq_div_up(rows, CLQ_UNITS), args, 5, &l->uploaded, err);
@@ -365,7 +390,7 @@ static clq_status launch_minmax(cl_lane *l, const input *in, cl_ulong len, clq_e
     char options[16];
     snprintf(options, sizeof options, "-DSRC=%d", in->format == CLQ_F32 ? 0 : in->format == CLQ_F16 ? 1 : 2);
     clq_kernel *k;
-    CLQ_TRY(clq_kernel_get(d, "reduce.cl", options, "minmax", &k, err));
+    CLQ_TRY(clq_kernel_get(d, "reduce.cl", d->lanes, options, "minmax", &k, err));
     cl_ulong total = l->tile.rows * l->tile.cols;
     cl_uint n_groups = (cl_uint)clq_div_up(total, len);
     cl_uint per_item = d->work_groups ? 1 : len < 4096 ? (cl_uint)(4096 / len) : 1;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "device/opencl.h"
@@ -42,6 +43,21 @@ clq_status clq_cl_fail(clq_error *err, cl_int code, const char *format, ...)
     return clq_fail(err, CLQ_DEVICE, "%s: %s (%d)", what, clq_cl_error_name(code), code);
 }
 
+static void keep_launch(clq_opencl *d, cl_event event)
+{
+    if (d->n_launches == d->max_launches) {
+        uint32_t more = d->max_launches ? 2 * d->max_launches : 1024;
+        cl_event *launches = realloc(d->launches, more * sizeof *launches);
+        if (!launches) { // this launch goes uncounted
+            clReleaseEvent(event);
+            return;
+        }
+        d->launches = launches;
+        d->max_launches = more;
+    }
+    d->launches[d->n_launches++] = event;
+}
+
 clq_status clq_launch(clq_opencl *d, clq_kernel *kernel, uint64_t n_groups, const clq_arg *args, cl_uint n_args,
                       const cl_event *wait, clq_error *err)
 {
@@ -54,7 +70,9 @@ clq_status clq_launch(clq_opencl *d, clq_kernel *kernel, uint64_t n_groups, cons
     }
     size_t local = d->work_groups ? CLQ_UNITS : 1, global = (size_t)n_groups * local;
     if (n_groups == 0) return CLQ_OK;
+    cl_event event = NULL;
     cl_int code = clEnqueueNDRangeKernel(d->compute, kernel->kernel, 1, NULL, &global, &local, wait && *wait ? 1 : 0,
-                                         wait && *wait ? wait : NULL, NULL);
+                                         wait && *wait ? wait : NULL, d->timed ? &event : NULL);
+    if (event) keep_launch(d, event);
     return code == CL_SUCCESS ? CLQ_OK : clq_cl_fail(err, code, "launching kernel '%s'", kernel->name);
 }

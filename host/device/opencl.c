@@ -157,11 +157,14 @@ static void opencl_close(clq_device *device)
     if (d->upload && d->upload != d->compute) clReleaseCommandQueue(d->upload);
     if (d->compute) clReleaseCommandQueue(d->compute);
     if (d->context) clReleaseContext(d->context);
+    for (uint32_t i = 0; i < d->n_launches; i++) clReleaseEvent(d->launches[i]);
+    free(d->launches);
     free(d->families);
     free(d);
 }
 
 static double opencl_copy_rate(clq_device *device);
+static double opencl_kernel_seconds(clq_device *device);
 
 static const clq_device_ops opencl_ops = {
     .lane_create = clq_cl_lane_create,
@@ -170,6 +173,7 @@ static const clq_device_ops opencl_ops = {
     .lane_submit = clq_cl_lane_submit,
     .lane_wait = clq_cl_lane_wait,
     .copy_rate = opencl_copy_rate,
+    .kernel_seconds = opencl_kernel_seconds,
     .close = opencl_close,
 };
 
@@ -199,6 +203,7 @@ static void set_form(clq_opencl *d)
     d->work_groups = o->work_group_form >= 0 ? o->work_group_form : !d->base.info.is_cpu;
     if (most < CLQ_UNITS) d->work_groups = false;
     d->lanes = o->lanes ? o->lanes : d->base.info.is_cpu ? 8 : 4;
+    d->search_lanes = o->lanes ? o->lanes : d->base.info.is_cpu ? 16 : 4;
     d->unified = d->base.info.unified_memory && !(discrete && *discrete == '1');
     d->base.info.unified_memory = d->unified;
     if (o->max_allocation && o->max_allocation < d->base.info.max_allocation)
@@ -251,7 +256,7 @@ static double opencl_copy_rate(clq_device *device)
     cl_uint n = WORDS;
     cl_mem from = clCreateBuffer(d->context, CL_MEM_READ_ONLY, WORDS * 4ull, NULL, &code);
     cl_mem to = clCreateBuffer(d->context, CL_MEM_WRITE_ONLY, WORDS * 4ull, NULL, &code);
-    if (!from || !to || clq_kernel_get(d, "reduce.cl", "-DSRC=0", "copy_words", &copy, NULL) != CLQ_OK) goto out;
+    if (!from || !to || clq_kernel_get(d, "reduce.cl", d->lanes, "-DSRC=0", "copy_words", &copy, NULL) != CLQ_OK) goto out;
     cl_uint zero = 0;
     clEnqueueFillBuffer(d->compute, from, &zero, 4, 0, WORDS * 4ull, 0, NULL, NULL);
     for (int i = 0; i < ROUNDS; i++) {
@@ -267,4 +272,31 @@ out:
     if (from) clReleaseMemObject(from);
     if (to) clReleaseMemObject(to);
     return best;
+}
+
+static double opencl_kernel_seconds(clq_device *device)
+{
+    clq_opencl *d = clq_opencl_of(device);
+    cl_int code;
+    if (!d->timed) { // from now on, in a queue that takes times
+        cl_command_queue timed = clCreateCommandQueue(d->context, d->id, CL_QUEUE_PROFILING_ENABLE, &code);
+        if (code != CL_SUCCESS) return -1;
+        clFinish(d->compute);
+        if (d->upload == d->compute) d->upload = timed;
+        if (d->download == d->compute) d->download = timed;
+        clReleaseCommandQueue(d->compute);
+        d->compute = timed;
+        d->timed = true;
+    }
+    clFinish(d->compute);
+    double sum = 0;
+    for (uint32_t i = 0; i < d->n_launches; i++) {
+        cl_ulong begin = 0, end = 0;
+        clGetEventProfilingInfo(d->launches[i], CL_PROFILING_COMMAND_START, sizeof begin, &begin, NULL);
+        clGetEventProfilingInfo(d->launches[i], CL_PROFILING_COMMAND_END, sizeof end, &end, NULL);
+        sum += 1e-9 * (double)(end - begin);
+        clReleaseEvent(d->launches[i]);
+    }
+    d->n_launches = 0;
+    return sum;
 }

@@ -42,8 +42,12 @@ typedef struct clq_opencl {
     cl_context context;
     cl_command_queue compute, upload, download; // one queue when memory is unified
     bool unified, work_groups;
-    int lanes; // VW
+    int lanes;        // VW
+    int search_lanes; // VW of encoders that search: long chains of arithmetic want more of them in flight
     char cache_dir[400];
+    cl_event *launches; // of kernels, since their time was asked for
+    uint32_t n_launches, max_launches;
+    bool timed;
     clq_program *programs;
     clq_family *families;
     uint32_t n_families;
@@ -55,8 +59,8 @@ static inline clq_opencl *clq_opencl_of(clq_device *d) { return (clq_opencl *)d;
 clq_status clq_cl_fail(clq_error *err, cl_int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 const char *clq_cl_error_name(cl_int code);
 
-// program.c. The kernel `name` of kernels/<file> built with `options` (beside VW and WG).
-clq_status clq_kernel_get(clq_opencl *d, const char *file, const char *options, const char *name, clq_kernel **kernel,
+// program.c. The kernel `name` of kernels/<file> built with VW = lanes (1 in the wg form) and `options`.
+clq_status clq_kernel_get(clq_opencl *d, const char *file, int lanes, const char *options, const char *name, clq_kernel **kernel,
                           clq_error *err);
 // Saves programs that were built in this run, then frees all.
 void clq_programs_close(clq_opencl *d);

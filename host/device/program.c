@@ -190,13 +190,13 @@ static void program_free(clq_program *p)
     free(p);
 }
 
-static clq_status program_get(clq_opencl *d, const char *file, const char *extra, clq_program **program,
+static clq_status program_get(clq_opencl *d, const char *file, int lanes, const char *extra, clq_program **program,
                               clq_error *err)
 {
     char options[sizeof((clq_program *)0)->options];
     snprintf(options, sizeof options, "-cl-std=CL1.2 -w%s -DVW=%d -DWG=%d %s",
              d->base.info.exact_divide ? " -cl-fp32-correctly-rounded-divide-sqrt" : "",
-             d->work_groups ? 1 : d->lanes, d->work_groups, extra);
+             d->work_groups ? 1 : lanes, d->work_groups, extra);
     for (clq_program *p = d->programs; p; p = p->next)
         if (strcmp(p->file, file) == 0 && strcmp(p->options, options) == 0) {
             *program = p;
@@ -217,11 +217,11 @@ static clq_status program_get(clq_opencl *d, const char *file, const char *extra
     return CLQ_OK;
 }
 
-clq_status clq_kernel_get(clq_opencl *d, const char *file, const char *options, const char *name, clq_kernel **kernel,
-                          clq_error *err)
+clq_status clq_kernel_get(clq_opencl *d, const char *file, int lanes, const char *options, const char *name,
+                          clq_kernel **kernel, clq_error *err)
 {
     clq_program *p = NULL;
-    CLQ_TRY(program_get(d, file, options, &p, err));
+    CLQ_TRY(program_get(d, file, lanes, options, &p, err));
     for (uint32_t i = 0; i < p->n_kernels; i++)
         if (strcmp(p->kernels[i].name, name) == 0) {
             *kernel = &p->kernels[i];

@@ -311,6 +311,12 @@ static double ref_copy_rate(clq_device *d)
     return 0;
 }
 
+static double ref_kernel_seconds(clq_device *d)
+{
+    (void)d;
+    return -1;
+}
+
 static void ref_close(clq_device *d)
 {
     free(d);
@@ -323,6 +329,7 @@ static const clq_device_ops ref_ops = {
     .lane_submit = ref_lane_submit,
     .lane_wait = ref_lane_wait,
     .copy_rate = ref_copy_rate,
+    .kernel_seconds = ref_kernel_seconds,
     .close = ref_close,
 };
 

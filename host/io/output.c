@@ -35,7 +35,8 @@ typedef struct {
 
 struct clq_output {
     char *path, *dir, *partial, *journal;
-    bool folder, committed;
+    clq_output_kind kind;
+    bool committed;
     uint32_t n_files;
     char **names;
     uint64_t *sizes;
@@ -79,7 +80,7 @@ static clq_status split_path(clq_output *o, const char *path, clq_error *err)
 
 static char *file_path(const clq_output *o, uint32_t i)
 {
-    return o->folder ? clq_path_join(o->partial, o->names[i]) : strdup(o->partial);
+    return o->kind == CLQ_OUTPUT_FILE ? strdup(o->partial) : clq_path_join(o->partial, o->names[i]);
 }
 
 bool clq_output_is_input(const char *path, const clq_file *files, uint32_t n)
@@ -108,18 +109,29 @@ static bool planned(const clq_output *o, const char *name)
     return clq_ends_with(name, ".safetensors") || clq_ends_with(name, ".safetensors.index.json");
 }
 
+static clq_status check_file_replaceable(const char *path, clq_error *err)
+{
+    struct stat sb;
+    if (lstat(path, &sb) != 0) return errno == ENOENT ? CLQ_OK : fail_path(err, "cannot look at", path);
+    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode))
+        return clq_fail(err, CLQ_OUTPUT, "'%s' is a folder, a file is to be written there", path);
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode)) return clq_fail(err, CLQ_OUTPUT, "'%s' is not a regular file", path);
+    return CLQ_OK;
+}
+
 // An existing folder may be replaced only when nothing is lost but an earlier output.
 static clq_status check_replaceable(const clq_output *o, clq_error *err)
 {
     struct stat sb;
-    if (lstat(o->path, &sb) != 0) return errno == ENOENT ? CLQ_OK : fail_path(err, "cannot look at", o->path);
-    if (!o->folder) {
-        if (stat(o->path, &sb) == 0 && S_ISDIR(sb.st_mode))
-            return clq_fail(err, CLQ_OUTPUT, "'%s' is a folder, a file is to be written there", o->path);
-        if (stat(o->path, &sb) == 0 && !S_ISREG(sb.st_mode))
-            return clq_fail(err, CLQ_OUTPUT, "'%s' is not a regular file", o->path);
-        return CLQ_OK;
+    if (o->kind == CLQ_OUTPUT_FILE) return check_file_replaceable(o->path, err);
+    for (uint32_t i = 0; o->kind == CLQ_OUTPUT_PARTS && i < o->n_files; i++) {
+        char *path = clq_path_join(o->dir, o->names[i]);
+        clq_status st = path ? check_file_replaceable(path, err) : clq_fail_memory(err, 1);
+        free(path);
+        CLQ_TRY(st);
     }
+    if (o->kind == CLQ_OUTPUT_PARTS) return CLQ_OK;
+    if (lstat(o->path, &sb) != 0) return errno == ENOENT ? CLQ_OK : fail_path(err, "cannot look at", o->path);
     if (!S_ISDIR(sb.st_mode)) return clq_fail(err, CLQ_OUTPUT, "'%s' exists and is not a folder", o->path);
     DIR *d = opendir(o->path);
     if (!d) return fail_path(err, "cannot read folder", o->path);
@@ -259,7 +271,7 @@ static clq_status open_journal(clq_output *o, clq_error *err)
 
 static clq_status open_files(clq_output *o, bool resume, clq_error *err)
 {
-    if (o->folder && mkdir(o->partial, 0777) != 0 && errno != EEXIST) return fail_path(err, "cannot make folder", o->partial);
+    if (o->kind != CLQ_OUTPUT_FILE && mkdir(o->partial, 0777) != 0 && errno != EEXIST) return fail_path(err, "cannot make folder", o->partial);
     for (uint32_t i = 0; i < o->n_files; i++) {
         char *path = file_path(o, i);
         if (!path) return clq_fail_memory(err, 1);
@@ -303,14 +315,14 @@ static clq_status prepare(clq_output *o, uint64_t fingerprint, bool *resume, clq
     return open_files(o, *resume, err);
 }
 
-clq_status clq_output_open(const char *path, bool folder, const clq_output_file *files, uint32_t n_files,
+clq_status clq_output_open(const char *path, clq_output_kind kind, const clq_output_file *files, uint32_t n_files,
                            uint64_t fingerprint, bool resume, clq_output **output, clq_error *err)
 {
     *output = NULL;
     clq_output *o = calloc(1, sizeof *o);
     if (!o) return clq_fail_memory(err, sizeof *o);
     o->journal_fd = -1;
-    o->folder = folder;
+    o->kind = kind;
     o->n_files = n_files;
     o->names = calloc(n_files, sizeof *o->names);
     o->sizes = calloc(n_files, sizeof *o->sizes);
@@ -387,7 +399,30 @@ clq_status clq_output_sync(clq_output *o, clq_error *err)
             return fail_path(err, "cannot set the size of", o->partial);
         if (fsync(o->fds[i]) != 0) return fail_path(err, "cannot sync", o->partial);
     }
-    return o->folder ? sync_dir(o->partial, err) : CLQ_OK;
+    return o->kind == CLQ_OUTPUT_FILE ? CLQ_OK : sync_dir(o->partial, err);
+}
+
+// The first part last: readers begin with it. After a failure no new part stays at its place.
+static clq_status rename_parts(clq_output *o, clq_error *err)
+{
+    clq_status st = CLQ_OK;
+    uint32_t i = o->n_files;
+    while (st == CLQ_OK && i-- > 0) {
+        char *from = file_path(o, i), *to = clq_path_join(o->dir, o->names[i]);
+        if (!from || !to)
+            st = clq_fail_memory(err, 1);
+        else if (rename(from, to) != 0)
+            st = fail_path(err, "cannot rename to", to);
+        free(from);
+        free(to);
+    }
+    while (st != CLQ_OK && ++i < o->n_files) {
+        char *to = clq_path_join(o->dir, o->names[i]);
+        if (to) unlink(to);
+        free(to);
+    }
+    if (st == CLQ_OK) rmdir(o->partial);
+    return st;
 }
 
 clq_status clq_output_commit(clq_output *o, clq_error *err)
@@ -397,9 +432,12 @@ clq_status clq_output_commit(clq_output *o, clq_error *err)
         o->fds[i] = -1;
         if (close(fd) != 0) return fail_path(err, "cannot close", o->partial);
     }
-    if (rename(o->partial, o->path) == 0) {
+    if (o->kind == CLQ_OUTPUT_PARTS) {
+        CLQ_TRY(rename_parts(o, err));
         o->committed = true;
-    } else if (o->folder && (errno == ENOTEMPTY || errno == EEXIST)) {
+    } else if (rename(o->partial, o->path) == 0) {
+        o->committed = true;
+    } else if (o->kind == CLQ_OUTPUT_FOLDER && (errno == ENOTEMPTY || errno == EEXIST)) {
         // A folder with an earlier output: exchange the two, then remove the old one.
         if (renameat2(AT_FDCWD, o->partial, AT_FDCWD, o->path, RENAME_EXCHANGE) != 0)
             return fail_path(err, "cannot replace", o->path);

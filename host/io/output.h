@@ -4,6 +4,8 @@
 //
 //   dir/model.gguf  ->  dir/.model.gguf.clq-partial, dir/.model.gguf.clq-journal
 //   dir/model/      ->  dir/.model.clq-partial/,     dir/.model.clq-journal
+// The parts of a split file are collected in a partial folder too; at the end each is renamed, the first last, as
+// readers begin with it.
 //
 // The journal has a record for each tensor that is complete, so that an interrupted run can resume.
 #ifndef CLQ_IO_OUTPUT_H
@@ -14,8 +16,10 @@
 
 typedef struct clq_output clq_output;
 
+typedef enum clq_output_kind { CLQ_OUTPUT_FILE, CLQ_OUTPUT_FOLDER, CLQ_OUTPUT_PARTS } clq_output_kind;
+
 typedef struct clq_output_file {
-    const char *name; // in the folder, may have one sub-folder; "" for an output that is one file
+    const char *name; // in the folder (may have one sub-folder) or beside `path` (parts); "" for one file
     uint64_t n_bytes;
 } clq_output_file;
 
@@ -29,7 +33,7 @@ typedef struct clq_record {
 // Checks before any work: the target is not one of the inputs, can be replaced, its folder is
 // writable, and there is space. fingerprint: of source, settings and layout; a journal with another
 // one refuses `resume`.
-clq_status clq_output_open(const char *path, bool folder, const clq_output_file *files, uint32_t n_files,
+clq_status clq_output_open(const char *path, clq_output_kind kind, const clq_output_file *files, uint32_t n_files,
                            uint64_t fingerprint, bool resume, clq_output **output, clq_error *err);
 // Records of an earlier run, after `resume`.
 const clq_record *clq_output_records(const clq_output *output, uint32_t *n);

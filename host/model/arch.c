@@ -7,125 +7,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- the tables --------------------------------------------------------------------------------
-
-static const char *const llama_classes[] = {"LlamaForCausalLM", "MistralForCausalLM", "LlamaModel",
-                                            "MistralModel", NULL};
-
-static const clq_hyper llama_hypers[] = {
-    {"num_hidden_layers", "block_count", .required = true, .size = 'L'},
-    {"max_position_embeddings", "context_length", .required = true, .size = 'P'},
-    {"hidden_size", "embedding_length", .required = true, .size = 'E'},
-    {"intermediate_size", "feed_forward_length", .required = true, .size = 'F'},
-    {"num_attention_heads", "attention.head_count", .required = true, .size = 'H'},
-    {"num_key_value_heads", "attention.head_count_kv", .size = 'G'},
-    {"rms_norm_eps", "attention.layer_norm_rms_epsilon", .is_float = true, .required = true},
-    {"vocab_size", "vocab_size", .size = 'V'},
-    {"head_dim", "attention.key_length", .size = 'D'},
-    {0},
-};
-
-static const clq_tensor_row llama_tensors[] = {
-    {"model.embed_tokens", "token_embd", "VE", CLQ_ROW_REQUIRED},
-    {"model.layers.%.input_layernorm", "blk.%.attn_norm", "E", CLQ_ROW_REQUIRED},
-    {"model.layers.%.self_attn.q_proj", "blk.%.attn_q", "QE",
-     CLQ_ROW_REQUIRED | CLQ_ROW_BIAS | CLQ_ROW_ROPE_Q},
-    {"model.layers.%.self_attn.k_proj", "blk.%.attn_k", "KE",
-     CLQ_ROW_REQUIRED | CLQ_ROW_BIAS | CLQ_ROW_ROPE_K},
-    {"model.layers.%.self_attn.v_proj", "blk.%.attn_v", "KE", CLQ_ROW_REQUIRED | CLQ_ROW_BIAS},
-    {"model.layers.%.self_attn.o_proj", "blk.%.attn_output", "EQ", CLQ_ROW_REQUIRED | CLQ_ROW_BIAS},
-    {"model.layers.%.post_attention_layernorm", "blk.%.ffn_norm", "E", CLQ_ROW_REQUIRED},
-    {"model.layers.%.mlp.gate_proj", "blk.%.ffn_gate", "FE", CLQ_ROW_REQUIRED | CLQ_ROW_BIAS},
-    {"model.layers.%.mlp.up_proj", "blk.%.ffn_up", "FE", CLQ_ROW_REQUIRED | CLQ_ROW_BIAS},
-    {"model.layers.%.mlp.down_proj", "blk.%.ffn_down", "EF", CLQ_ROW_REQUIRED | CLQ_ROW_BIAS},
-    {"model.norm", "output_norm", "E", CLQ_ROW_REQUIRED},
-    {"lm_head", "output", "VE", CLQ_ROW_TIED},
-    {0},
-};
-
-static const clq_constant llama_constants[] = {{"hidden_act", "silu", "swish"}, {0}};
-
-static const clq_bias_group llama_biases[] = {
-    {"attention_bias", ".self_attn."}, {"mlp_bias", ".mlp."}, {0}};
-
-static const char *const llama_dropped[] = {"*.rotary_emb.inv_freq", "*.attention.masked_bias",
-                                            "*.attention.bias", NULL};
-
-static const char *const bert_classes[] = {"BertModel", "BertForMaskedLM", NULL};
-
-static const clq_hyper bert_hypers[] = {
-    {"num_hidden_layers", "block_count", .required = true, .size = 'L'},
-    {"max_position_embeddings", "context_length", .required = true, .size = 'P'},
-    {"hidden_size", "embedding_length", .required = true, .size = 'E'},
-    {"intermediate_size", "feed_forward_length", .required = true, .size = 'F'},
-    {"num_attention_heads", "attention.head_count", .required = true, .size = 'H'},
-    {"layer_norm_eps", "attention.layer_norm_epsilon", .is_float = true, .required = true},
-    {0},
-};
-
-enum { WITH_BIAS = CLQ_ROW_REQUIRED | CLQ_ROW_BIAS | CLQ_ROW_BIAS_REQUIRED };
-
-static const clq_tensor_row bert_tensors[] = {
-    {"embeddings.word_embeddings", "token_embd", "VE", CLQ_ROW_REQUIRED},
-    {"embeddings.token_type_embeddings", "token_types", "TE", CLQ_ROW_REQUIRED},
-    {"embeddings.position_embeddings", "position_embd", "PE", CLQ_ROW_REQUIRED},
-    {"embeddings.LayerNorm", "token_embd_norm", "E", WITH_BIAS},
-    {"encoder.layer.%.attention.self.query", "blk.%.attn_q", "QE", WITH_BIAS},
-    {"encoder.layer.%.attention.self.key", "blk.%.attn_k", "KE", WITH_BIAS},
-    {"encoder.layer.%.attention.self.value", "blk.%.attn_v", "KE", WITH_BIAS},
-    {"encoder.layer.%.attention.output.dense", "blk.%.attn_output", "EQ", WITH_BIAS},
-    {"encoder.layer.%.attention.output.LayerNorm", "blk.%.attn_output_norm", "E", WITH_BIAS},
-    {"encoder.layer.%.intermediate.dense", "blk.%.ffn_up", "FE", WITH_BIAS},
-    {"encoder.layer.%.output.dense", "blk.%.ffn_down", "EF", WITH_BIAS},
-    {"encoder.layer.%.output.LayerNorm", "blk.%.layer_output_norm", "E", WITH_BIAS},
-    {0},
-};
-
-static const clq_constant bert_constants[] = {
-    {"hidden_act", "gelu", NULL}, {"position_embedding_type", "absolute", NULL}, {0}};
-
-static const char *const bert_dropped[] = {"*embeddings.position_ids", "*pooler.dense.*",
-                                           "cls.predictions.*", "cls.seq_relationship.*", NULL};
-
-static const clq_arch archs[] = {
-    {.name = "llama",
-     .model_type = "llama",
-     .classes = llama_classes,
-     .missing_prefix = "model.",
-     .hypers = llama_hypers,
-     .tensors = llama_tensors,
-     .constants = llama_constants,
-     .biases = llama_biases,
-     .dropped = llama_dropped,
-     .has_rope = true},
-    {.name = "bert",
-     .model_type = "bert",
-     .classes = bert_classes,
-     .optional_prefix = "bert.",
-     .hypers = bert_hypers,
-     .tensors = bert_tensors,
-     .constants = bert_constants,
-     .dropped = bert_dropped,
-     .is_encoder = true},
-};
-
-enum { N_ARCHS = sizeof archs / sizeof *archs };
-
 // ---- lookup ------------------------------------------------------------------------------------
-
-const clq_arch *clq_arch_find(const char *gguf_name)
-{
-    for (size_t i = 0; i < N_ARCHS; i++)
-        if (strcmp(archs[i].name, gguf_name) == 0) return &archs[i];
-    return NULL;
-}
 
 static const clq_arch *of_class(const char *class_name)
 {
-    for (size_t i = 0; i < N_ARCHS; i++)
-        for (const char *const *c = archs[i].classes; *c; c++)
-            if (strcmp(*c, class_name) == 0) return &archs[i];
+    for (size_t i = 0; i < clq_n_archs; i++)
+        for (const char *const *c = clq_archs[i].classes; *c; c++)
+            if (strcmp(*c, class_name) == 0) return &clq_archs[i];
     return NULL;
+}
+
+static const clq_arch *of_model_type(const char *model_type)
+{
+    if (strcmp(model_type, "mistral") == 0) return of_class("MistralForCausalLM");
+    for (size_t i = 0; i < clq_n_archs; i++)
+        if (strcmp(clq_archs[i].model_type, model_type) == 0) return &clq_archs[i];
+    return NULL;
+}
+
+// The first class of each architecture, as a list for messages.
+static void list_classes(clq_buf *b)
+{
+    for (size_t i = 0; i < clq_n_archs; i++)
+        clq_buf_printf(b, "%s%s", i ? ", " : "", clq_archs[i].classes[0]);
+    clq_buf_zeros(b, 1);
+}
+
+clq_status clq_arch_of_gguf(const clq_source *gguf, const clq_arch **arch, clq_error *err)
+{
+    char key[96];
+    uint64_t experts = 0;
+    snprintf(key, sizeof key, "%.60s.expert_count", gguf->architecture);
+    clq_kv_get_u64(&gguf->kvs, key, &experts);
+    for (size_t i = 0; i < clq_n_archs; i++) {
+        if (strcmp(clq_archs[i].name, gguf->architecture) != 0) continue;
+        *arch = &clq_archs[i];
+        if (clq_archs[i].has_experts == (experts > 0)) return CLQ_OK;
+        if (i + 1 == clq_n_archs || strcmp(clq_archs[i + 1].name, gguf->architecture) != 0)
+            return CLQ_OK; // the only one of that name, or the last: its keys will tell
+    }
+    clq_buf known = {0};
+    list_classes(&known);
+    clq_status st =
+        clq_fail(err, CLQ_BAD_INPUT,
+                 "architecture '%s' has no translation to a Hugging Face folder; known are those "
+                 "of %s. A .gguf file as output needs no translation",
+                 gguf->architecture, known.failed ? "(no memory)" : known.data);
+    clq_buf_free(&known);
+    return st;
 }
 
 clq_status clq_arch_of_config(const json_t *config, const clq_arch **arch, clq_error *err)
@@ -133,23 +62,22 @@ clq_status clq_arch_of_config(const json_t *config, const clq_arch **arch, clq_e
     const char *class_name =
         clq_json_string(json_array_get(json_object_get(config, "architectures"), 0));
     const char *model_type = clq_json_text(config, "model_type");
-    *arch = NULL;
-    if (class_name)
-        *arch = of_class(class_name);
-    else if (model_type && strcmp(model_type, "mistral") == 0)
-        *arch = clq_arch_find("llama");
-    else if (model_type)
-        *arch = clq_arch_find(model_type);
+    *arch = class_name ? of_class(class_name) : model_type ? of_model_type(model_type) : NULL;
     if (*arch) return CLQ_OK;
     if (!class_name && !model_type)
         return clq_fail(err, CLQ_BAD_INPUT,
                         "config.json has neither \"architectures\" nor \"model_type\"; one of them "
                         "must say which model this is");
-    return clq_fail(err, CLQ_BAD_INPUT,
-                    "architecture '%s' of config.json has no translation to GGUF; known are llama "
-                    "(LlamaForCausalLM, MistralForCausalLM) and bert (BertModel). A folder as "
-                    "output needs no translation",
-                    class_name ? class_name : model_type);
+    clq_buf known = {0};
+    list_classes(&known);
+    clq_status st =
+        clq_fail(err, CLQ_BAD_INPUT,
+                 "architecture '%s' of config.json has no translation to GGUF: its tensor names and "
+                 "hyperparameters are not in the tables. Known are %s. A folder as output needs no "
+                 "translation",
+                 class_name ? class_name : model_type, known.failed ? "(no memory)" : known.data);
+    clq_buf_free(&known);
+    return st;
 }
 
 bool clq_arch_drops(const clq_arch *arch, const char *name)
@@ -176,59 +104,64 @@ static const char *split_suffix(const char *name, bool *is_bias)
     return NULL;
 }
 
-// Matches [name, end) against a pattern with at most one '%', which takes a decimal number without
-// leading zeros, below CLQ_MAX_LAYERS.
-static bool match(const char *pattern, const char *name, const char *end, uint32_t *layer)
+// Takes a decimal number without leading zeros, below CLQ_MAX_LAYERS.
+static bool take_number(const char **name, const char *end, uint32_t *n)
 {
-    *layer = 0;
+    const char *digits = *name;
+    *n = 0;
+    while (*name < end && **name >= '0' && **name <= '9' && *n < CLQ_MAX_LAYERS)
+        *n = *n * 10 + (uint32_t)(*(*name)++ - '0');
+    return *name != digits && (*digits != '0' || *name - digits == 1) && *n < CLQ_MAX_LAYERS;
+}
+
+// Matches [name, end) against a pattern with at most one '%' and one '#'.
+static bool match(const char *pattern, const char *name, const char *end, clq_row_match *m)
+{
+    m->layer = m->expert = 0;
     for (; *pattern; pattern++) {
-        if (*pattern != '%') {
-            if (name == end || *name++ != *pattern) return false;
-            continue;
+        if (*pattern == '%' || *pattern == '#') {
+            if (!take_number(&name, end, *pattern == '%' ? &m->layer : &m->expert)) return false;
+        } else if (name == end || *name++ != *pattern) {
+            return false;
         }
-        const char *digits = name;
-        while (name < end && *name >= '0' && *name <= '9' && *layer < CLQ_MAX_LAYERS)
-            *layer = *layer * 10 + (uint32_t)(*name++ - '0');
-        if (name == digits || (*digits == '0' && name - digits > 1)) return false;
-        if (*layer >= CLQ_MAX_LAYERS) return false;
     }
     return name == end;
 }
 
-const clq_tensor_row *clq_row_of_gguf(const clq_arch *arch, const char *name, uint32_t *layer,
-                                      bool *is_bias)
+clq_row_match clq_row_of_gguf(const clq_arch *arch, const char *name)
 {
-    const char *end = split_suffix(name, is_bias);
-    for (const clq_tensor_row *row = arch->tensors; end && row->hf; row++)
-        if ((!*is_bias || row->flags & CLQ_ROW_BIAS) && match(row->gguf, name, end, layer))
-            return row;
-    return NULL;
+    clq_row_match m = {0};
+    const char *end = split_suffix(name, &m.is_bias);
+    for (const clq_tensor_row *row = arch->tensors; end && row->hf && !m.row; row++)
+        if ((!m.is_bias || row->flags & CLQ_ROW_BIAS) && match(row->gguf, name, end, &m))
+            m.row = row;
+    return m;
 }
 
-const clq_tensor_row *clq_row_of_hf(const clq_arch *arch, const char *name, uint32_t *layer,
-                                    bool *is_bias)
+clq_row_match clq_row_of_hf(const clq_arch *arch, const char *name)
 {
     const char *prefix = arch->optional_prefix;
     if (prefix && strncmp(name, prefix, strlen(prefix)) == 0) name += strlen(prefix);
     const char *missing = arch->missing_prefix;
     size_t n_missing = missing ? strlen(missing) : 0;
-    const char *end = split_suffix(name, is_bias);
-    for (const clq_tensor_row *row = arch->tensors; end && row->hf; row++) {
-        if (*is_bias && !(row->flags & CLQ_ROW_BIAS)) continue;
-        if (match(row->hf, name, end, layer)) return row;
-        if (n_missing && strncmp(row->hf, missing, n_missing) == 0 &&
-            match(row->hf + n_missing, name, end, layer))
-            return row;
+    clq_row_match m = {0};
+    const char *end = split_suffix(name, &m.is_bias);
+    for (const clq_tensor_row *row = arch->tensors; end && row->hf && !m.row; row++) {
+        if (m.is_bias && !(row->flags & CLQ_ROW_BIAS)) continue;
+        if (match(row->hf, name, end, &m) ||
+            (n_missing && strncmp(row->hf, missing, n_missing) == 0 &&
+             match(row->hf + n_missing, name, end, &m)))
+            m.row = row;
     }
-    return NULL;
+    return m;
 }
 
-char *clq_row_name(const char *pattern, uint32_t layer, bool is_bias)
+char *clq_row_name(const char *pattern, uint32_t layer, uint32_t expert, bool is_bias)
 {
     clq_buf b = {0};
     for (; *pattern; pattern++) {
-        if (*pattern == '%')
-            clq_buf_printf(&b, "%" PRIu32, layer);
+        if (*pattern == '%' || *pattern == '#')
+            clq_buf_printf(&b, "%" PRIu32, *pattern == '%' ? layer : expert);
         else
             clq_buf_append(&b, pattern, 1);
     }
@@ -237,6 +170,11 @@ char *clq_row_name(const char *pattern, uint32_t layer, bool is_bias)
     if (!b.failed) return b.data;
     clq_buf_free(&b);
     return NULL;
+}
+
+bool clq_row_stacks(const clq_tensor_row *row)
+{
+    return strchr(row->hf, '#') != NULL;
 }
 
 // ---- shapes ------------------------------------------------------------------------------------
@@ -250,20 +188,32 @@ static uint64_t size_of(const clq_sizes *s, char letter, const char **what)
     case 'P': *what = "context length"; return s->positions;
     case 'T': *what = "number of token types"; return s->token_types;
     case 'Q': *what = "attention heads times head size"; return (uint64_t)s->heads * s->head_dim;
-    default: *what = "key-value heads times head size"; return (uint64_t)s->kv_heads * s->head_dim;
+    case 'K': *what = "key-value heads times head size"; return (uint64_t)s->kv_heads * s->head_dim;
+    case 'A':
+        *what = "size of queries, keys and values";
+        return ((uint64_t)s->heads + 2ull * s->kv_heads) * s->head_dim;
+    case 'U': *what = "feed-forward size, twice"; return 2ull * s->ffn;
+    case 'D': *what = "head size"; return s->head_dim;
+    case 'N': *what = "number of experts"; return s->experts;
+    case 'X': *what = "feed-forward size of an expert"; return s->expert_ffn;
+    case 'S': *what = "feed-forward size of the shared expert"; return s->shared_ffn;
+    default: *what = "size"; return 1;
     }
 }
 
-clq_status clq_row_check(const clq_tensor_row *row, bool is_bias, const clq_tensor *t,
-                         const clq_sizes *sizes, clq_error *err)
+clq_status clq_row_check(const clq_tensor_row *row, bool is_bias, bool is_slice,
+                         const clq_tensor *t, const clq_sizes *sizes, clq_error *err)
 {
-    uint32_t n_dims = is_bias ? 1 : (uint32_t)strlen(row->shape);
+    const char *shape = row->shape + is_slice;
+    // GGUF files may leave out a first dimension of 1.
+    if (*shape == '1' && t->n_dims + 1 == strlen(shape)) shape++;
+    uint32_t n_dims = is_bias ? 1 : (uint32_t)strlen(shape);
     if (t->n_dims != n_dims)
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has %u dimensions instead of %u", t->name,
                         t->n_dims, n_dims);
     for (uint32_t d = 0; d < n_dims; d++) {
         const char *what;
-        uint64_t expected = size_of(sizes, row->shape[d], &what);
+        uint64_t expected = size_of(sizes, shape[d], &what);
         if (t->dims[d] != expected)
             return clq_fail(err, CLQ_BAD_INPUT,
                             "dimension %u of tensor '%s' is %" PRIu64 ", but the %s is %" PRIu64

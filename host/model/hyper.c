@@ -18,6 +18,9 @@ static uint32_t *slot_of(clq_sizes *s, char letter)
     case 'D': return &s->head_dim;
     case 'P': return &s->positions;
     case 'V': return &s->vocab;
+    case 'N': return &s->experts;
+    case 'X': return &s->expert_ffn;
+    case 'S': return &s->shared_ffn;
     default: return NULL;
     }
 }
@@ -49,7 +52,12 @@ static clq_status check_sizes(const clq_arch *arch, clq_sizes *s, clq_error *err
                 s->embd, s->heads);
         s->head_dim = s->embd / s->heads;
     }
-    if (arch->has_rope && s->head_dim % 2 != 0)
+    if (arch->has_experts && (s->experts == 0 || s->experts > CLQ_MAX_EXPERTS))
+        return clq_fail(err, CLQ_BAD_INPUT, "the model has %u experts; 1 to %d are possible",
+                        s->experts, CLQ_MAX_EXPERTS);
+    if (!s->expert_ffn) s->expert_ffn = s->ffn;
+    s->rope_dims = s->head_dim;
+    if (arch->rope_base > 0 && s->head_dim % 2 != 0)
         return clq_fail(err, CLQ_BAD_INPUT,
                         "the head size %u is odd: rotary position embeddings need pairs",
                         s->head_dim);
@@ -66,6 +74,17 @@ static void full_key(char *key, size_t n, const clq_arch *arch, const char *suff
 static clq_status check_constants(const clq_arch *arch, const json_t *config, clq_error *err)
 {
     for (const clq_constant *c = arch->constants; c->key; c++) {
+        bool flag;
+        if (c->is_flag && clq_json_bool(config, c->key, &flag) && flag != c->flag)
+            return clq_fail(err, CLQ_BAD_INPUT,
+                            "config.json: \"%s\" is %s, but GGUF's '%s' always means %s", c->key,
+                            flag ? "true" : "false", arch->name, c->flag ? "true" : "false");
+        const json_t *other = json_object_get(config, c->key);
+        if (c->is_null && other && !json_is_null(other))
+            return clq_fail(err, CLQ_BAD_INPUT,
+                            "config.json: \"%s\" must be null: GGUF's '%s' has no place for it",
+                            c->key, arch->name);
+        if (c->is_flag || c->is_null) continue;
         const char *value = clq_json_text(config, c->key);
         if (!value || strcmp(value, c->value) == 0 || (c->also && strcmp(value, c->also) == 0))
             continue;
@@ -84,33 +103,42 @@ static clq_status missing_key(const clq_hyper *h, bool bad, clq_error *err)
                     h->hf, h->is_float ? "finite number" : "whole number from 0 to 2147483647");
 }
 
+static clq_status hyper_to_gguf(const clq_arch *arch, const clq_hyper *h, const json_t *config,
+                                clq_sizes *sizes, clq_gguf_kvs *kvs, clq_error *err)
+{
+    const char *const names[] = {h->hf, h->hf_also};
+    char key[96];
+    bool bad = false, found = false;
+    double number = 0;
+    uint32_t n = 0;
+    for (int i = 0; i < 2 && names[i] && !found && !bad; i++)
+        found = h->is_float ? clq_json_number(config, names[i], &number, &bad)
+                            : clq_json_u32(config, names[i], &n, &bad);
+    if (bad || (!found && h->required)) return missing_key(h, bad, err);
+    if (!found && h->size == 'G') {
+        n = sizes->heads;
+        found = true;
+    }
+    if (!found) return CLQ_OK;
+    if (h->size) *slot_of(sizes, h->size) = n;
+    full_key(key, sizeof key, arch, h->gguf);
+    if (h->is_float)
+        clq_kv_set_f32(kvs, key, (float)number);
+    else
+        clq_kv_set_u32(kvs, key, n);
+    return CLQ_OK;
+}
+
 clq_status clq_hypers_to_gguf(const clq_arch *arch, const json_t *config, clq_sizes *sizes,
                               clq_gguf_kvs *kvs, clq_error *err)
 {
     *sizes = (clq_sizes){0};
     CLQ_TRY(check_constants(arch, config, err));
     char key[96];
-    for (const clq_hyper *h = arch->hypers; h->hf; h++) {
-        bool bad = false, found;
-        double number = 0;
-        uint32_t n = 0;
-        if (h->is_float)
-            found = clq_json_number(config, h->hf, &number, &bad);
-        else
-            found = clq_json_u32(config, h->hf, &n, &bad);
-        if (bad || (!found && h->required)) return missing_key(h, bad, err);
-        full_key(key, sizeof key, arch, h->gguf);
-        if (!found && h->size == 'G') {
-            n = sizes->heads;
-            found = true;
-        }
-        if (!found) continue;
-        if (h->size) *slot_of(sizes, h->size) = n;
-        if (h->is_float)
-            clq_kv_set_f32(kvs, key, (float)number);
-        else
-            clq_kv_set_u32(kvs, key, n);
-    }
+    const clq_hyper *const lists[] = {arch->hypers, arch->more_hypers};
+    for (int i = 0; i < 2; i++)
+        for (const clq_hyper *h = lists[i]; h && h->hf; h++)
+            CLQ_TRY(hyper_to_gguf(arch, h, config, sizes, kvs, err));
     bool bad = false;
     if (!sizes->vocab) clq_json_u32(config, "vocab_size", &sizes->vocab, &bad);
     if (arch->is_encoder) clq_json_u32(config, "type_vocab_size", &sizes->token_types, &bad);
@@ -145,6 +173,7 @@ static clq_status check_lengths(const clq_arch *arch, const clq_gguf_kvs *kvs,
         char key[96];
         uint64_t n;
         full_key(key, sizeof key, arch, suffixes[i]);
+        if (i == 2 && arch->partial_rope) continue;
         if (clq_kv_get_u64(kvs, key, &n) && n != sizes->head_dim)
             return clq_fail(err, CLQ_BAD_INPUT,
                             "metadata '%s' is %" PRIu64
@@ -162,6 +191,11 @@ static clq_status read_hyper(const clq_hyper *h, const char *key, const clq_gguf
     double number = 0;
     bool found = h->is_float ? clq_kv_get_f64(kvs, key, &number) && isfinite(number)
                              : clq_kv_get_u64(kvs, key, &n) && n <= INT32_MAX;
+    if (!found && h->if_missing != 0 && !clq_kv_find(kvs, key)) {
+        number = h->if_missing;
+        n = (uint64_t)number;
+        found = true;
+    }
     if (!found && (h->required || clq_kv_find(kvs, key)))
         return clq_fail(err, CLQ_BAD_INPUT, "metadata '%s' is missing or not a single %s", key,
                         h->is_float ? "finite number" : "whole number from 0 to 2147483647");
@@ -177,14 +211,20 @@ clq_status clq_hypers_to_hf(const clq_arch *arch, const clq_source *gguf, clq_si
 {
     *sizes = (clq_sizes){0};
     for (const clq_constant *c = arch->constants; c->key; c++)
-        CLQ_TRY(clq_json_set(config, c->key, json_string(c->value), err));
+        CLQ_TRY(clq_json_set(config, c->key,
+                             c->is_null   ? json_null()
+                             : c->is_flag ? json_boolean(c->flag)
+                                          : json_string(c->value),
+                             err));
     bool has_kv_heads = false;
-    for (const clq_hyper *h = arch->hypers; h->hf; h++) {
-        char key[96];
-        full_key(key, sizeof key, arch, h->gguf);
-        CLQ_TRY(read_hyper(h, key, &gguf->kvs, sizes, config, err));
-        has_kv_heads = has_kv_heads || h->size == 'G';
-    }
+    const clq_hyper *const lists[] = {arch->hypers, arch->more_hypers};
+    for (int i = 0; i < 2; i++)
+        for (const clq_hyper *h = lists[i]; h && h->hf; h++) {
+            char key[96];
+            full_key(key, sizeof key, arch, h->gguf);
+            CLQ_TRY(read_hyper(h, key, &gguf->kvs, sizes, config, err));
+            has_kv_heads = has_kv_heads || h->size == 'G';
+        }
     CLQ_TRY(check_sizes(arch, sizes, err));
     CLQ_TRY(check_lengths(arch, &gguf->kvs, sizes, err));
     if (has_kv_heads)

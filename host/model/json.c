@@ -30,6 +30,33 @@ clq_status clq_text_load(const char *dir, const char *name, char **text, size_t 
     return st;
 }
 
+// A copy of JSON text in which integers beyond 18 digits are written as real numbers: tokenizer
+// libraries write 10^30 for "no limit", which is more than an integer of the parser holds.
+static void widen_integers(const char *text, size_t len, clq_buf *out)
+{
+    bool in_string = false;
+    size_t copied = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (in_string && text[i] == '\\') {
+            i++;
+        } else if (text[i] == '"') {
+            in_string = !in_string;
+        } else if (!in_string && text[i] >= '0' && text[i] <= '9') {
+            size_t begin = i;
+            while (i < len && text[i] >= '0' && text[i] <= '9') i++;
+            bool alone = (begin == 0 || !strchr(".eE+", text[begin - 1])) &&
+                         (i == len || !strchr(".eE", text[i]));
+            if (alone && i - begin > 18) {
+                clq_buf_append(out, text + copied, i - copied);
+                clq_buf_text(out, "e0");
+                copied = i;
+            }
+            i--;
+        }
+    }
+    if (copied < len) clq_buf_append(out, text + copied, len - copied);
+}
+
 clq_status clq_json_load(const char *dir, const char *name, json_t **out, clq_error *err)
 {
     char *text;
@@ -38,8 +65,15 @@ clq_status clq_json_load(const char *dir, const char *name, json_t **out, clq_er
     CLQ_TRY(clq_text_load(dir, name, &text, &len, err));
     if (!text) return CLQ_OK;
     json_error_t why;
-    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    clq_buf wide = {0};
+    widen_integers(text, len, &wide);
+    bool failed = wide.failed;
+    if (!failed)
+        *out = json_loadb(wide.len ? wide.data : "", wide.len,
+                          JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    clq_buf_free(&wide);
     free(text);
+    if (failed) return clq_fail_memory(err, len);
     if (*out) return CLQ_OK;
     return clq_fail(err, CLQ_BAD_INPUT, "'%s/%s' is no valid JSON: line %d: %s", dir, name,
                     why.line, why.text);

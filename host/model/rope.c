@@ -63,6 +63,23 @@ static clq_status positive(const json_t *params, const char *key, double *v, clq
     return bad_number(key, err);
 }
 
+clq_status clq_add_computed(clq_translation *t, const char *name, uint32_t n, float **data,
+                            clq_error *err)
+{
+    clq_computed_tensor *computed = realloc(t->computed, (t->n_computed + 1) * sizeof *computed);
+    if (computed) t->computed = computed;
+    *data = calloc(n, sizeof **data);
+    char *own_name = strdup(name);
+    if (!computed || !*data || !own_name) {
+        free(*data);
+        free(own_name);
+        return clq_fail_memory(err, n * sizeof **data);
+    }
+    computed[t->n_computed++] =
+        (clq_computed_tensor){.name = own_name, .n_dims = 1, .dims = {n}, .data = *data};
+    return CLQ_OK;
+}
+
 static clq_status add_llama3(const json_t *params, double base, const clq_sizes *sizes,
                              clq_translation *out, clq_error *err)
 {
@@ -75,20 +92,9 @@ static clq_status add_llama3(const json_t *params, double base, const clq_sizes 
         return clq_fail(err, CLQ_BAD_INPUT,
                         "config.json: rope scaling's \"low_freq_factor\" must be below "
                         "\"high_freq_factor\"");
-    clq_computed_tensor *computed = calloc(1, sizeof *computed);
-    float *data = malloc(sizeof *data * (sizes->head_dim / 2));
-    char *name = strdup("rope_freqs.weight");
-    if (!computed || !data || !name) {
-        free(computed);
-        free(data);
-        free(name);
-        return clq_fail_memory(err, sizeof *data * sizes->head_dim);
-    }
-    llama3_factors(&s, sizes->head_dim, data);
-    *computed = (clq_computed_tensor){
-        .name = name, .n_dims = 1, .dims = {sizes->head_dim / 2}, .data = data};
-    out->computed = computed;
-    out->n_computed = 1;
+    float *factors;
+    CLQ_TRY(clq_add_computed(out, "rope_freqs.weight", sizes->head_dim / 2, &factors, err));
+    llama3_factors(&s, sizes->head_dim, factors);
     return CLQ_OK;
 }
 
@@ -119,18 +125,22 @@ static clq_status add_yarn(const clq_arch *arch, const json_t *params, const jso
     return CLQ_OK;
 }
 
-static clq_status check_partial(const json_t *config, const json_t *params, clq_error *err)
+static clq_status set_rope_dims(const clq_arch *arch, const json_t *config, const json_t *params,
+                                clq_sizes *sizes, clq_error *err)
 {
     const json_t *places[] = {config, params};
-    for (size_t i = 0; i < 2; i++) {
-        double v;
-        bool bad = false;
-        bool found = clq_json_number(places[i], "partial_rotary_factor", &v, &bad);
-        if (bad || (found && v != 1.0))
-            return clq_fail(
-                err, CLQ_BAD_INPUT,
-                "config.json: \"partial_rotary_factor\" must be 1 for this architecture");
-    }
+    double part = 1;
+    bool bad = false;
+    for (size_t i = 0; i < 2; i++) clq_json_number(places[i], "partial_rotary_factor", &part, &bad);
+    if (bad || !(part > 0 && part <= 1) || (part != 1 && !arch->partial_rope))
+        return clq_fail(err, CLQ_BAD_INPUT, "config.json: \"partial_rotary_factor\" must be %s",
+                        arch->partial_rope ? "above 0 and at most 1" : "1 for this architecture");
+    if (part != 1) sizes->rope_dims = (uint32_t)(part * sizes->embd) / sizes->heads;
+    if (sizes->rope_dims == 0 || sizes->rope_dims > sizes->head_dim || sizes->rope_dims % 2)
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "config.json: \"partial_rotary_factor\" %g leaves %u of a head's %u elements "
+                        "for rotary position embeddings; that must be an even number",
+                        part, sizes->rope_dims, sizes->head_dim);
     return CLQ_OK;
 }
 
@@ -142,31 +152,56 @@ static const char *kind_of(const json_t *params)
     return kind ? kind : "default";
 }
 
-clq_status clq_rope_to_gguf(const clq_arch *arch, const json_t *config, const clq_sizes *sizes,
+// The base of sliding layers, where config.json has one: rope_local_base_freq, or the parameters of
+// that kind of layer.
+static clq_status add_local_base(const clq_arch *arch, const json_t *config, const json_t *local,
+                                 clq_gguf_kvs *kvs, clq_error *err)
+{
+    char key[96];
+    double base;
+    bool bad = false;
+    const char *name = local ? "rope_theta" : "rope_local_base_freq";
+    bool found = clq_json_number(local ? local : config, name, &base, &bad);
+    if (bad || (found && !(base > 0))) return bad_number(name, err);
+    if (strcmp(kind_of(local), "default") != 0)
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "config.json: rope scaling of sliding layers has no place in GGUF");
+    rope_key(key, arch, "freq_base_swa");
+    if (found) clq_kv_set_f32(kvs, key, (float)base);
+    return CLQ_OK;
+}
+
+clq_status clq_rope_to_gguf(const clq_arch *arch, const json_t *config, clq_sizes *sizes,
                             clq_translation *out, clq_error *err)
 {
     char key[96];
-    const json_t *params = json_object_get(config, "rope_parameters");
+    const json_t *params = json_object_get(config, "rope_parameters"), *local = NULL;
     if (!json_is_object(params)) params = json_object_get(config, "rope_scaling");
+    if (json_is_object(json_object_get(params, "full_attention"))) {
+        local = json_object_get(params, "sliding_attention");
+        params = json_object_get(params, "full_attention");
+    }
     bool bad = false;
-    double base = 10000.0, factor;
+    double base = arch->rope_base, factor;
     if (!clq_json_number(params, "rope_theta", &base, &bad))
         clq_json_number(config, "rope_theta", &base, &bad);
     if (bad || !(base > 0)) return bad_number("rope_theta", err);
-    CLQ_TRY(check_partial(config, params, err));
+    CLQ_TRY(set_rope_dims(arch, config, params, sizes, err));
     rope_key(key, arch, "dimension_count");
-    clq_kv_set_u32(&out->kvs, key, sizes->head_dim);
+    if (arch->rope_dims) clq_kv_set_u32(&out->kvs, key, sizes->rope_dims);
     rope_key(key, arch, "freq_base");
     clq_kv_set_f32(&out->kvs, key, (float)base);
+    if (arch->local_rope) CLQ_TRY(add_local_base(arch, config, local, &out->kvs, err));
 
     const char *kind = kind_of(params);
+    if (arch->long_rope) return clq_long_rope_to_gguf(arch, config, params, kind, sizes, out, err);
     if (strcmp(kind, "default") == 0) return CLQ_OK;
     if (strcmp(kind, "llama3") == 0) return add_llama3(params, base, sizes, out, err);
     if (strcmp(kind, "linear") != 0 && strcmp(kind, "yarn") != 0)
         return clq_fail(err, CLQ_BAD_INPUT,
-                        "config.json: rope scaling of type '%s' has no translation to GGUF; known "
-                        "are linear, yarn and llama3",
-                        kind);
+                        "config.json: rope scaling of type '%s' has no translation to GGUF's '%s'; "
+                        "known are linear, yarn and llama3",
+                        kind, arch->name);
     CLQ_TRY(positive(params, "factor", &factor, err));
     rope_key(key, arch, "scaling.type");
     clq_kv_set_string(&out->kvs, key, kind, strlen(kind));
@@ -246,16 +281,35 @@ static clq_status read_scaling(const clq_arch *arch, const clq_gguf_kvs *kvs, co
     return CLQ_OK;
 }
 
-clq_status clq_rope_to_hf(const clq_arch *arch, const clq_source *gguf, const clq_sizes *sizes,
+static clq_status base_to_hf(const clq_arch *arch, const clq_gguf_kvs *kvs, const char *suffix,
+                             const char *name, double *base, json_t *config, clq_error *err)
+{
+    char key[96];
+    rope_key(key, arch, suffix);
+    *base = 1e4; // what a missing one means
+    if (clq_kv_find(kvs, key) && (!clq_kv_get_f64(kvs, key, base) || !isfinite(*base) || *base <= 0))
+        return clq_fail(err, CLQ_BAD_INPUT, "metadata '%s' is not a number above 0", key);
+    return clq_json_set(config, name, clq_json_f32((float)*base), err);
+}
+
+bool clq_rope_reads(const clq_arch *arch, const char *gguf_name)
+{
+    if (arch->long_rope)
+        return strcmp(gguf_name, "rope_factors_long.weight") == 0 ||
+               strcmp(gguf_name, "rope_factors_short.weight") == 0;
+    return arch->rope_base > 0 && strcmp(gguf_name, "rope_freqs.weight") == 0;
+}
+
+clq_status clq_rope_to_hf(const clq_arch *arch, const clq_source *gguf, clq_sizes *sizes,
                           json_t *config, clq_error *err)
 {
     char key[96];
-    double base = 10000.0;
-    rope_key(key, arch, "freq_base");
-    if (clq_kv_find(&gguf->kvs, key) &&
-        (!clq_kv_get_f64(&gguf->kvs, key, &base) || !isfinite(base) || base <= 0))
-        return clq_fail(err, CLQ_BAD_INPUT, "metadata '%s' is not a number above 0", key);
-    CLQ_TRY(clq_json_set(config, "rope_theta", clq_json_f32((float)base), err));
+    double base, local;
+    CLQ_TRY(base_to_hf(arch, &gguf->kvs, "freq_base", "rope_theta", &base, config, err));
+    if (arch->local_rope)
+        CLQ_TRY(base_to_hf(arch, &gguf->kvs, "freq_base_swa", "rope_local_base_freq", &local, config,
+                           err));
+    if (arch->long_rope) return clq_long_rope_to_hf(arch, gguf, sizes, config, err);
 
     rope_key(key, arch, "scaling.type");
     char *kind = clq_kv_dup_string(&gguf->kvs, key);

@@ -135,6 +135,18 @@ clq_status clq_sentencepiece_read(const char *data, size_t len, clq_vocab *v,
     return CLQ_OK;
 }
 
+uint32_t clq_sentencepiece_count(const char *data, size_t len)
+{
+    cursor c = {(const uint8_t *)data, len};
+    uint32_t n = 0;
+    while (c.left > 0) {
+        field f;
+        if (!take_field(&c, &f)) return 0;
+        n += f.number == MODEL_PIECE && f.wire == WIRE_BYTES;
+    }
+    return n;
+}
+
 // ---- writing -----------------------------------------------------------------------------------
 
 static void put_varint(clq_buf *b, uint64_t v)
@@ -166,7 +178,8 @@ static void put_message(clq_buf *b, unsigned number, clq_buf *message)
     clq_buf_free(message);
 }
 
-void clq_sentencepiece_write(const clq_vocab *v, bool add_dummy_prefix, clq_buf *out)
+void clq_sentencepiece_write(const clq_vocab *v, uint32_t unknown, bool add_dummy_prefix,
+                             clq_buf *out)
 {
     uint32_t n = v->n;
     while (n > 0 && clq_vocab_is_pad(v, n - 1, "")) n--;
@@ -178,7 +191,8 @@ void clq_sentencepiece_write(const clq_vocab *v, bool add_dummy_prefix, clq_buf 
         put_bytes_field(&piece, PIECE_TEXT, token->text, strlen(token->text));
         put_varint(&piece, PIECE_SCORE << 3 | WIRE_FIXED32);
         clq_buf_u32(&piece, clq_bits(token->score));
-        if (token->type != CLQ_TOKEN_NORMAL) put_varint_field(&piece, PIECE_TYPE, token->type);
+        clq_token_type type = i == unknown ? CLQ_TOKEN_UNKNOWN : token->type;
+        if (type != CLQ_TOKEN_NORMAL) put_varint_field(&piece, PIECE_TYPE, type);
         put_message(out, MODEL_PIECE, &piece);
     }
     clq_buf trainer = {0}, normalizer = {0};

@@ -59,6 +59,11 @@ typedef struct clq_hf_tokenizer {
 clq_status clq_tokenizer_to_gguf(const clq_source *hf, const clq_hooks *hooks, uint32_t n_rows,
                                  clq_gguf_kvs *kvs, clq_error *err);
 
+// How many rows of the embedding have a token, of n_rows: what the tokenizer's files list, but all
+// rows where a tokenizer.model says nothing of a vocabulary size that config.json names.
+clq_status clq_tokenizer_rows(const clq_source *hf, uint32_t n_rows, bool named, uint32_t *n,
+                              clq_error *err);
+
 // Each reads its kind into t->vocab and writes the metadata that only it has.
 clq_status clq_bpe_to_gguf(clq_hf_tokenizer *t, clq_gguf_kvs *kvs, clq_error *err);
 clq_status clq_spm_to_gguf(clq_hf_tokenizer *t, clq_gguf_kvs *kvs, clq_error *err);
@@ -85,6 +90,7 @@ typedef struct clq_gguf_tokenizer {
     const clq_gguf_kvs *kvs;
     const clq_hooks *hooks;
     clq_vocab vocab;
+    bool model_has_unknown; // the kind's model names its unknown token, so it need not be added
     json_t *json;   // tokenizer.json: added_tokens is there
     json_t *config; // tokenizer_config.json: added_tokens_decoder, special tokens are there
     clq_translation *out;
@@ -129,6 +135,10 @@ json_t *clq_pretokenizer_json(const clq_pretokenizer *p, bool add_prefix_space);
 // Reads a tokenizer.model into v. CLQ_BAD_INPUT when it is cut off, malformed or not of BPE kind.
 clq_status clq_sentencepiece_read(const char *data, size_t len, clq_vocab *v,
                                   bool *add_dummy_prefix, clq_error *err);
-void clq_sentencepiece_write(const clq_vocab *v, bool add_dummy_prefix, clq_buf *out);
+// Its number of pieces; 0 when it is malformed.
+uint32_t clq_sentencepiece_count(const char *data, size_t len);
+// unknown: the id of the piece that stands for what is no piece.
+void clq_sentencepiece_write(const clq_vocab *v, uint32_t unknown, bool add_dummy_prefix,
+                             clq_buf *out);
 
 #endif

@@ -249,10 +249,11 @@ static clq_status set_post_processor(clq_gguf_tokenizer *t, clq_error *err)
     return clq_json_set(t->json, "post_processor", template, err);
 }
 
-static clq_status add_model_file(clq_gguf_tokenizer *t, bool add_prefix, clq_error *err)
+static clq_status add_model_file(clq_gguf_tokenizer *t, uint32_t unknown, bool add_prefix,
+                                 clq_error *err)
 {
     clq_buf b = {0};
-    clq_sentencepiece_write(&t->vocab, add_prefix, &b);
+    clq_sentencepiece_write(&t->vocab, unknown, add_prefix, &b);
     if (!b.failed) return clq_add_text_file(t->out, "tokenizer.model", b.data, b.len, err);
     clq_buf_free(&b);
     return clq_fail_memory(err, b.len);
@@ -286,7 +287,7 @@ clq_status clq_spm_to_hf(clq_gguf_tokenizer *t, clq_error *err)
     CLQ_TRY_OUT(clq_json_set(t->config, "tokenizer_class", json_string("LlamaTokenizer"), err));
     CLQ_TRY_OUT(clq_json_set(t->config, "add_prefix_space", json_boolean(add_prefix), err));
     CLQ_TRY_OUT(clq_json_set(t->config, "legacy", json_true(), err));
-    CLQ_TRY_OUT(add_model_file(t, add_prefix, err));
+    CLQ_TRY_OUT(add_model_file(t, unk, add_prefix, err));
 out:
     json_decref(merges);
     json_decref(vocab);

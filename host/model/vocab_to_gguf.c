@@ -77,11 +77,11 @@ static clq_status put_added(clq_hf_tokenizer *t, json_int_t id, const json_t *to
         type = CLQ_TOKEN_USER_DEFINED;
         clq_plain_spaces(text);
     }
-    // A token that the vocabulary has already keeps its score; unknown and byte tokens stay such.
+    // A token that the vocabulary has already keeps its score; byte tokens stay such.
     const clq_token *old = &t->vocab.tokens[id];
     if (old->text && strcmp(old->text, text) == 0) {
         score = old->score;
-        if (old->type == CLQ_TOKEN_UNKNOWN || old->type == CLQ_TOKEN_BYTE) type = old->type;
+        if (old->type == CLQ_TOKEN_BYTE) type = old->type;
     }
     clq_status st = clq_vocab_put(&t->vocab, id, text, strlen(text), type, score, file, err);
     free(text);
@@ -334,6 +334,43 @@ static clq_status read_kind(clq_hf_tokenizer *t, clq_gguf_kvs *kvs, clq_error *e
     if (clq_has_file(t->source->path, "tokenizer.model")) return clq_spm_to_gguf(t, kvs, err);
     if (clq_has_file(t->source->path, "vocab.txt")) return clq_wordpiece_to_gguf(t, kvs, err);
     return unknown_kind(t, err);
+}
+
+// One above the largest id of tokenizer.json.
+static uint64_t ids_end(const json_t *json)
+{
+    json_int_t end = 0;
+    const char *text;
+    json_t *id, *token;
+    size_t i;
+    json_object_foreach(json_object_get(json_object_get(json, "model"), "vocab"), text, id)
+        if (json_integer_value(id) >= end) end = json_integer_value(id) + 1;
+    json_array_foreach(json_object_get(json, "added_tokens"), i, token)
+    {
+        id = json_object_get(token, "id");
+        if (json_integer_value(id) >= end) end = json_integer_value(id) + 1;
+    }
+    return (uint64_t)end;
+}
+
+clq_status clq_tokenizer_rows(const clq_source *hf, uint32_t n_rows, bool named, uint32_t *n,
+                              clq_error *err)
+{
+    uint64_t end = n_rows;
+    if (clq_has_file(hf->path, "tokenizer.model")) {
+        char *data;
+        size_t len;
+        CLQ_TRY(clq_text_load(hf->path, "tokenizer.model", &data, &len, err));
+        if (!named) end = clq_sentencepiece_count(data, len);
+        free(data);
+    } else {
+        json_t *json;
+        CLQ_TRY(clq_json_load(hf->path, "tokenizer.json", &json, err));
+        if (json) end = ids_end(json);
+        json_decref(json);
+    }
+    *n = end > 0 && end < n_rows ? (uint32_t)end : n_rows;
+    return CLQ_OK;
 }
 
 clq_status clq_tokenizer_to_gguf(const clq_source *hf, const clq_hooks *hooks, uint32_t n_rows,

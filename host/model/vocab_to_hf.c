@@ -143,7 +143,8 @@ static clq_status add_added_tokens(clq_gguf_tokenizer *t, clq_error *err)
     clq_status st = CLQ_OK;
     for (uint32_t i = 0; i < t->vocab.n; i++) {
         const clq_token *token = &t->vocab.tokens[i];
-        bool special = token->type == CLQ_TOKEN_CONTROL || token->type == CLQ_TOKEN_UNKNOWN;
+        bool special = token->type == CLQ_TOKEN_CONTROL ||
+                       (token->type == CLQ_TOKEN_UNKNOWN && !t->model_has_unknown);
         if (!special && token->type != CLQ_TOKEN_USER_DEFINED) continue;
         json_t *entry =
             json_pack("{s:s, s:b, s:b, s:b, s:b, s:b}", "content", token->text, "single_word", 0,
@@ -307,6 +308,7 @@ clq_status clq_tokenizer_to_hf(const clq_source *gguf, uint32_t n_rows, const cl
                       model ? model : "(missing)");
         goto out;
     }
+    t.model_has_unknown = kinds[kind].to_hf == clq_spm_to_hf;
     t.json = json_object();
     t.config = json_object();
     CLQ_TRY_OUT(read_vocab(t.kvs, n_rows, &t.vocab, err));

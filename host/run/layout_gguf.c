@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT
-// Where the tensors of a GGUF output lie, and its header.
+// A GGUF output: its metadata, its parts, where the tensors lie, and the headers.
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/checked.h"
+#include "io/output.h"
 #include "run/plan.h"
 
-static const uint32_t file_types[CLQ_INT] = { // llama.cpp's general.file_type
-    [CLQ_F32] = 0, [CLQ_F16] = 1, [CLQ_Q4_0] = 2, [CLQ_Q4_1] = 3, [CLQ_Q8_0] = 7, [CLQ_Q5_0] = 8, [CLQ_Q5_1] = 9,
-    [CLQ_BF16] = 32, [CLQ_Q2_K] = 10, [CLQ_Q3_K] = 11, [CLQ_Q4_K] = 14, [CLQ_Q5_K] = 16, [CLQ_Q6_K] = 18,
-    [CLQ_IQ2_XXS] = 19, [CLQ_IQ2_XS] = 20, [CLQ_IQ3_XXS] = 23, [CLQ_IQ1_S] = 24, [CLQ_IQ3_S] = 26, [CLQ_IQ2_S] = 28,
-    [CLQ_IQ1_M] = 31, [CLQ_IQ4_NL] = 25, [CLQ_IQ4_XS] = 30, [CLQ_TQ1_0] = 36, [CLQ_TQ2_0] = 37,
-    [CLQ_MXFP4] = 38, [CLQ_NVFP4] = 39, [CLQ_Q1_0] = 40, [CLQ_Q2_0] = 41,
-};
+enum { MAX_PARTS = 65535 }; // split.no is a u16
+static const char *const split_keys[] = {"split.no", "split.count", "split.tensors.count"};
 
 // The format that most elements have: what the file "mostly" is.
 static clq_format_id main_format(const clq_plan *p)
@@ -25,60 +24,175 @@ static clq_format_id main_format(const clq_plan *p)
     return most;
 }
 
-// Metadata: the source's, byte for byte, but what describes the file itself.
-static void set_metadata(const clq_plan *p, clq_gguf_kvs *kvs)
+// llama.cpp's general.file_type: the mix's number; else that of the mix that begins with the format that most have.
+static uint32_t file_type(const clq_plan *p)
 {
-    static const char *const split[] = {"split.no", "split.count", "split.tensors.count"};
+    if (p->options.mix) return p->options.mix->file_type;
+    const clq_mix *mix;
+    clq_format_id most = main_format(p);
+    for (uint32_t i = 0; (mix = clq_mix_at(i)); i++)
+        if (mix->base == most) return mix->file_type;
+    return most == CLQ_NVFP4 ? 39 : 0; // no mix of llama-quantize, but a number
+}
+
+// ---- metadata ----
+
+static void set_override(clq_gguf_kvs *kvs, const clq_override *o)
+{
+    switch (o->kind) {
+    case CLQ_OVERRIDE_INT: clq_kv_set_u32(kvs, o->key, o->integer); break;
+    case CLQ_OVERRIDE_FLOAT: clq_kv_set_f32(kvs, o->key, o->number); break;
+    case CLQ_OVERRIDE_BOOL: clq_kv_set_bool(kvs, o->key, o->truth); break;
+    case CLQ_OVERRIDE_STRING: clq_kv_set_string(kvs, o->key, o->text, strlen(o->text)); break;
+    }
+}
+
+// Keys that say how to read the file itself.
+static clq_status check_override(const clq_override *o, clq_error *err)
+{
+    bool structure = strcmp(o->key, "general.alignment") == 0 || strncmp(o->key, "split.", 6) == 0;
+    if (!*o->key || strlen(o->key) > 4096 || structure)
+        return clq_fail(err, CLQ_USAGE, "the metadata key '%s' cannot be overridden", o->key);
+    if (strcmp(o->key, "general.architecture") == 0 && o->kind != CLQ_OVERRIDE_STRING)
+        return clq_fail(err, CLQ_USAGE, "general.architecture is a string");
+    return CLQ_OK;
+}
+
+static void set_overrides(const clq_plan *p, clq_gguf_kvs *kvs)
+{
+    for (uint32_t i = 0; i < p->options.n_overrides; i++) set_override(kvs, &p->options.overrides[i]);
+}
+
+clq_status clq_plan_metadata(clq_plan *p, clq_error *err)
+{
     const clq_gguf_kvs *from = p->source->container == CLQ_GGUF ? &p->source->kvs : &p->translation.kvs;
-    kvs->failed |= from->failed;
+    clq_gguf_kvs *kvs = &p->kvs;
+    for (uint32_t i = 0; i < p->options.n_overrides; i++) CLQ_TRY(check_override(&p->options.overrides[i], err));
     for (uint32_t i = 0; i < from->n; i++)
         clq_kv_set_raw(kvs, from->items[i].key, from->items[i].type, from->items[i].value, from->items[i].n_bytes);
-    for (int i = 0; i < 3; i++) clq_kv_remove(kvs, split[i]);
-    clq_kv_set_u32(kvs, "general.file_type", file_types[main_format(p)]);
+    for (int i = 0; i < 3; i++) clq_kv_remove(kvs, split_keys[i]);
+    set_overrides(p, kvs);
+    return kvs->failed || from->failed ? clq_fail_memory(err, from->n * sizeof *from->items) : CLQ_OK;
+}
+
+// What describes the file itself.
+static void finish_metadata(clq_plan *p)
+{
+    const clq_imatrix *m = p->imatrix;
+    clq_gguf_kvs *kvs = &p->kvs;
+    clq_kv_set_u32(kvs, "general.file_type", file_type(p));
     if (!p->options.convert) clq_kv_set_u32(kvs, "general.quantization_version", 2);
+    if (m) {
+        clq_kv_set_string(kvs, "quantize.imatrix.file", m->path, strlen(m->path));
+        if (*m->dataset) clq_kv_set_string(kvs, "quantize.imatrix.dataset", m->dataset, strlen(m->dataset));
+        clq_kv_set_u32(kvs, "quantize.imatrix.entries_count", m->n_entries);
+        if (m->n_chunks) clq_kv_set_u32(kvs, "quantize.imatrix.chunks_count", m->n_chunks);
+    }
+    set_overrides(p, kvs);
+}
+
+// ---- parts ----
+
+// The part of each entry: the source's own, or as many tensors as the limits allow.
+static clq_status set_parts(clq_plan *p, uint32_t alignment, uint32_t *n_parts, clq_error *err)
+{
+    const clq_quantize_options *o = &p->options;
+    uint64_t bytes = 0, tensors = 0, part = 0;
+    p->in_parts = o->split_max_bytes || o->split_max_tensors || (o->keep_split && p->source->n_files > 1);
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        clq_entry *e = &p->entries[i];
+        uint64_t size;
+        if (!clq_round_up_u64(e->codes.n_bytes, alignment, &size) || !clq_add_u64(bytes, size, &bytes))
+            return clq_fail(err, CLQ_BAD_INPUT, "the output is too large");
+        bool full = (o->split_max_bytes && bytes > o->split_max_bytes) ||
+                    (o->split_max_tensors && tensors == o->split_max_tensors);
+        if (full && tensors) {
+            part++;
+            bytes = size;
+            tensors = 0;
+        }
+        tensors++;
+        if (o->keep_split && e->from.source != UINT32_MAX) part = p->source->tensors[e->from.source].codes.file;
+        e->file = (uint32_t)part;
+    }
+    *n_parts = o->keep_split && p->in_parts ? p->source->n_files : (uint32_t)part + 1;
+    if (part < MAX_PARTS) return CLQ_OK;
+    return clq_fail(err, CLQ_USAGE, "the output would have %" PRIu64 " parts, more than %d; allow larger ones",
+                    part + 1, MAX_PARTS);
+}
+
+// "" for one file, else NAME-00001-of-0000N.gguf.
+static clq_status add_part(clq_plan *p, uint32_t part, uint32_t n_parts, clq_error *err)
+{
+    char *path = malloc(strlen(p->out) + 40);
+    if (!path) return clq_fail_memory(err, strlen(p->out));
+    int stem = (int)strlen(p->out) - 5;
+    sprintf(path, "%.*s-%05u-of-%05u.gguf", stem, p->out, part + 1, n_parts);
+    bool is_input = p->in_parts && clq_output_is_input(path, p->source->files, p->source->n_files);
+    clq_status st = CLQ_OK;
+    if (is_input)
+        st = clq_fail(err, CLQ_USAGE, "the output '%s' is the input; nothing was changed", path);
+    else if (!clq_plan_add_file(p, p->in_parts ? clq_path_base(path) : ""))
+        st = clq_fail_memory(err, 1);
+    free(path);
+    return st;
+}
+
+// The header of a part; the first has the model's metadata.
+static clq_status write_head(clq_plan *p, uint32_t part, uint32_t n_parts, const clq_gguf_tensor *tensors, uint32_t n,
+                             uint32_t alignment, clq_error *err)
+{
+    clq_gguf_kvs own = {0}, *kvs = part == 0 ? &p->kvs : &own;
+    if (part > 0 && alignment != 32) clq_kv_set_u32(kvs, "general.alignment", alignment);
+    if (p->in_parts) {
+        clq_kv_set_u16(kvs, split_keys[0], (uint16_t)part);
+        clq_kv_set_u16(kvs, split_keys[1], (uint16_t)n_parts);
+        clq_kv_set_i32(kvs, split_keys[2], (int32_t)p->n_entries);
+    }
+    clq_buf *head = &p->files[part].head;
+    clq_gguf_write_header(head, kvs, tensors, n, alignment);
+    clq_kvs_free(&own);
+    return head->failed ? clq_fail_memory(err, head->len) : CLQ_OK;
+}
+
+static clq_status lay_out_part(clq_plan *p, uint32_t part, uint32_t n_parts, clq_entry *entries, uint32_t n,
+                               clq_gguf_tensor *tensors, uint32_t alignment, clq_error *err)
+{
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        clq_entry *e = &entries[i];
+        const clq_format_info *f = clq_format_at(e->type.format);
+        e->codes.offset = at;
+        tensors[i] = (clq_gguf_tensor){
+            .name = e->info.name, .ggml_type = (uint32_t)f->ggml_type, .n_dims = e->info.n_dims, .offset = at};
+        memcpy(tensors[i].dims, e->info.dims, sizeof tensors[i].dims);
+        if (f->ggml_type < 0)
+            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has dtype %s, which GGUF does not know",
+                            e->info.source_name, f->name);
+        if (!clq_add_u64(at, e->codes.n_bytes, &at) || !clq_round_up_u64(at, alignment, &at))
+            return clq_fail(err, CLQ_BAD_INPUT, "the output is too large");
+    }
+    CLQ_TRY(add_part(p, part, n_parts, err));
+    CLQ_TRY(write_head(p, part, n_parts, tensors, n, alignment, err));
+    clq_plan_file *file = &p->files[part];
+    for (uint32_t i = 0; i < n; i++) entries[i].codes.offset += file->head.len;
+    file->n_bytes = file->head.len + at;
+    return CLQ_OK;
 }
 
 clq_status clq_layout_gguf(clq_plan *p, clq_error *err)
 {
-    uint32_t alignment = p->source->container == CLQ_GGUF ? p->source->alignment : 32;
-    clq_gguf_kvs kvs = {0};
+    uint32_t alignment = p->source->container == CLQ_GGUF ? p->source->alignment : 32, n_parts = 0;
     clq_gguf_tensor *tensors = calloc(p->n_entries + 1, sizeof *tensors);
-    clq_plan_file *file = clq_plan_add_file(p, "");
-    clq_status st = CLQ_OK;
-    if (!tensors || !file) {
-        st = clq_fail_memory(err, p->n_entries * sizeof *tensors);
-        goto out;
+    if (!tensors) return clq_fail_memory(err, p->n_entries * sizeof *tensors);
+    finish_metadata(p);
+    clq_status st = set_parts(p, alignment, &n_parts, err);
+    for (uint32_t part = 0, first = 0; st == CLQ_OK && part < n_parts; part++) {
+        uint32_t n = 0;
+        while (first + n < p->n_entries && p->entries[first + n].file == part) n++;
+        st = lay_out_part(p, part, n_parts, p->entries + first, n, tensors, alignment, err);
+        first += n;
     }
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < p->n_entries; i++) {
-        clq_entry *e = &p->entries[i];
-        e->file = 0;
-        e->codes.offset = at;
-        tensors[i] = (clq_gguf_tensor){.name = e->info.name,
-                                       .ggml_type = (uint32_t)clq_format_at(e->type.format)->ggml_type,
-                                       .n_dims = e->info.n_dims,
-                                       .offset = at};
-        memcpy(tensors[i].dims, e->info.dims, sizeof tensors[i].dims);
-        if (clq_format_at(e->type.format)->ggml_type < 0) {
-            st = clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has dtype %s, which GGUF does not know", e->info.source_name,
-                          clq_format_at(e->type.format)->name);
-            goto out;
-        }
-        if (!clq_add_u64(at, e->codes.n_bytes, &at) || !clq_round_up_u64(at, alignment, &at)) {
-            st = clq_fail(err, CLQ_BAD_INPUT, "the output is too large");
-            goto out;
-        }
-    }
-    set_metadata(p, &kvs);
-    clq_gguf_write_header(&file->head, &kvs, tensors, p->n_entries, alignment);
-    if (file->head.failed) {
-        st = clq_fail_memory(err, file->head.len);
-        goto out;
-    }
-    for (uint32_t i = 0; i < p->n_entries; i++) p->entries[i].codes.offset += file->head.len;
-    file->n_bytes = file->head.len + at;
-out:
-    clq_kvs_free(&kvs);
     free(tensors);
     return st;
 }

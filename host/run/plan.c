@@ -11,7 +11,9 @@
 #include <xxhash.h>
 
 #include "base/checked.h"
+#include "base/half.h"
 #include "io/output.h"
+#include "run/mix.h"
 #include "run/policy.h"
 
 enum {
@@ -50,6 +52,8 @@ void clq_plan_free(clq_plan *p)
     for (uint32_t i = 0; i < p->options.n_rules; i++)
         if (p->rules) free((char *)p->rules[i].pattern);
     clq_translation_free(&p->translation);
+    clq_kvs_free(&p->kvs);
+    clq_imatrix_free(p->imatrix);
     free(p->rules);
     free(p->entries);
     free(p->files);
@@ -128,7 +132,7 @@ static clq_status set_int_parts(clq_entry *e, clq_error *err)
 
 static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
 {
-    const clq_tensor *t = &p->source->tensors[e->source];
+    const clq_tensor *t = &p->source->tensors[e->from.source];
     clq_type_name(&e->type, e->info.type);
     if (e->type.format == CLQ_INT) {
         CLQ_TRY(set_int_parts(e, err));
@@ -142,7 +146,8 @@ static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
         if (!p->to_gguf && !e->codes.st_dtype)
             return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name, e->info.type);
     }
-    e->copy = t->n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && !t->scales.n_bytes);
+    e->copy = e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && e->uniform &&
+                                          e->from.shift == 0);
     e->info.lossy = !e->copy;
     e->info.n_bytes = e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
     return CLQ_OK;
@@ -150,8 +155,13 @@ static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
 
 static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e, clq_error *err)
 {
-    const clq_tensor *t = &p->source->tensors[tr->source];
-    *e = (clq_entry){.source = tr->source, .order = tr->order, .n_heads = tr->n_heads};
+    const clq_tensor *first = &p->source->tensors[tr->from.source];
+    *e = (clq_entry){.from = tr->from, .uniform = clq_origin_uniform(p->source, &tr->from)};
+    // The tensor as the output sees it: of the first piece's type, in its own shape.
+    clq_tensor whole = *first, *t = &whole;
+    t->n_elements = tr->from.n_pieces * tr->from.n_elements;
+    t->n_dims = tr->n_dims;
+    memcpy(t->dims, tr->dims, sizeof t->dims);
     e->info = (clq_plan_tensor){.name = strdup(tr->name), .source_name = t->name, .note = e->note, .n_dims = t->n_dims,
                                 .n_elements = t->n_elements};
     if (!e->info.name) return clq_fail_memory(err, 1);
@@ -160,10 +170,13 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     clq_subject s = {.name = tr->name, .t = t, .to_gguf = p->to_gguf, .from_gguf = p->source->container == CLQ_GGUF};
     clq_choice c;
     CLQ_TRY(clq_policy_choose(policy, &s, &c, err));
+    if (!e->uniform && clq_format_row(c.type.format)->kind == CLQ_KIND_OPAQUE)
+        return clq_fail(err, CLQ_BAD_INPUT, "the parts of tensor '%s' are stored in several types, from '%s' on", tr->name,
+                        t->name);
     e->type = c.type;
     e->rows = c.rows;
     e->cols = c.cols;
-    if (tr->order != CLQ_ROWS_KEPT && t->n_dims == 1) { // a bias: its elements are the rows
+    if (tr->from.order != CLQ_ROWS_KEPT && t->n_dims == 1) { // a bias: its elements are the rows
         e->rows = t->n_elements;
         e->cols = 1;
     }
@@ -176,7 +189,7 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
         p->totals.fallback_bytes += (int64_t)e->info.n_bytes - (int64_t)(clq_type_bits(&c.asked) / 8 * (double)t->n_elements);
     p->totals.n_elements += t->n_elements;
     if (c.quantized) p->totals.quantized_elements += t->n_elements;
-    p->totals.source_bytes += t->codes.n_bytes + t->scales.n_bytes + t->zero_points.n_bytes;
+    p->totals.source_bytes += clq_origin_bytes(p->source, &e->from);
     return CLQ_OK;
 }
 
@@ -186,7 +199,7 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
     for (uint32_t i = 0; i < p->translation.n_computed; i++) {
         const clq_computed_tensor *c = &p->translation.computed[i];
         clq_entry *e = &p->entries[p->n_entries++];
-        *e = (clq_entry){.type = clq_plain(CLQ_F32), .source = UINT32_MAX, .copy = true, .rows = 1};
+        *e = (clq_entry){.type = clq_plain(CLQ_F32), .from.source = UINT32_MAX, .copy = true, .rows = 1};
         e->info = (clq_plan_tensor){.name = strdup(c->name), .source_name = "(computed)", .note = e->note, .n_dims = c->n_dims,
                                     .n_elements = 1};
         if (!e->info.name) return clq_fail_memory(err, 1);
@@ -199,23 +212,150 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
     return CLQ_OK;
 }
 
-static clq_status make_entries(clq_plan *p, clq_error *err)
+// ---- importance ----
+
+static clq_status open_imatrix(clq_plan *p, clq_error *err)
+{
+    const clq_quantize_options *o = &p->options;
+    if (!o->imatrix) return CLQ_OK;
+    CLQ_TRY(clq_imatrix_open(o->imatrix, &p->imatrix, err));
+    if (o->n_exclude_weights) clq_imatrix_filter(p->imatrix, o->exclude_weights, o->n_exclude_weights, false);
+    if (o->n_include_weights) clq_imatrix_filter(p->imatrix, o->include_weights, o->n_include_weights, true);
+    if (p->imatrix->n_entries) return CLQ_OK;
+    return clq_fail(err, CLQ_USAGE, "no entry of '%s' is left to be used", o->imatrix);
+}
+
+static clq_status set_importance(clq_plan *p, clq_entry *e, uint32_t *n_missing, clq_error *err)
+{
+    const char *name = e->info.name;
+    if (e->copy || clq_format_row(e->type.format)->weights == CLQ_WEIGHTS_IGNORED) return CLQ_OK;
+    const clq_mix *mix = p->options.mix;
+    bool needed = clq_needs_importance(name, e->type.format, mix);
+    // Experts are stacked in the dimensions before the last two.
+    uint64_t n_matrices = 1;
+    for (uint32_t d = 0; d + 2 < e->info.n_dims; d++) n_matrices *= e->info.dims[d];
+    if (p->imatrix) {
+        // Entries of token embeddings do not count columns; llama-quantize passes over them too.
+        clq_status st = clq_imatrix_take(p->imatrix, name, n_matrices, e->cols, p->hooks, &e->importance, err);
+        if (st != CLQ_OK && !clq_is_token_embedding(name)) return st;
+        e->matrix_rows = e->rows / n_matrices;
+        *n_missing += !e->importance && !clq_is_token_embedding(name);
+    }
+    if (e->importance || !needed) return CLQ_OK;
+    if (p->imatrix)
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "tensor '%s': %s needs an importance matrix, and '%s' has no entry for it; give it "
+                        "another type with --tensor-type",
+                        name, e->info.type, p->imatrix->path);
+    return clq_fail(err, CLQ_USAGE, "tensor '%s': %s needs an importance matrix (--imatrix)", name, e->info.type);
+}
+
+static clq_status set_importances(clq_plan *p, clq_error *err)
+{
+    uint32_t n_missing = 0;
+    const char *first = NULL;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        uint32_t before = n_missing;
+        CLQ_TRY(set_importance(p, &p->entries[i], &n_missing, err));
+        if (n_missing > before && !first) first = p->entries[i].info.name;
+    }
+    bool filtered = p->options.n_include_weights || p->options.n_exclude_weights;
+    if (n_missing && !filtered)
+        clq_warn(p->hooks, "'%s' has no entry for %u tensors (the first: '%s'); they are quantized without it",
+                 p->imatrix->path, n_missing, first);
+    return CLQ_OK;
+}
+
+// ---- all entries ----
+
+typedef struct {
+    const char *name;
+    uint64_t file, offset;
+    uint32_t index;
+} turn;
+
+static int by_mix_order(const void *a, const void *b)
+{
+    return clq_mix_order(((const turn *)a)->name, ((const turn *)b)->name);
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const turn *x = a, *y = b;
+    if (x->file != y->file) return x->file < y->file ? -1 : 1;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+// Makes the entries in the order in which the rules of mixes count tensors.
+static clq_status choose_types(clq_plan *p, clq_policy *policy, uint32_t n, clq_error *err)
 {
     bool translated = p->translation.n_tensors > 0;
-    uint32_t n = translated ? p->translation.n_tensors : p->source->n_tensors;
-    clq_policy *policy = NULL;
-    clq_status st = clq_policy_create(&p->options, p->to_gguf, &policy, err);
-    p->entries = calloc(n + p->translation.n_computed + 1, sizeof *p->entries);
-    if (st == CLQ_OK && !p->entries) st = clq_fail_memory(err, n * sizeof *p->entries);
-    for (uint32_t i = 0; st == CLQ_OK && i < n; i++) {
-        clq_translated_tensor same = {.name = p->source->tensors[i].name, .source = i};
-        p->n_entries++;
+    turn *turns = malloc((n + 1) * sizeof *turns);
+    if (!turns) return clq_fail_memory(err, n * sizeof *turns);
+    for (uint32_t i = 0; i < n; i++) {
+        const clq_tensor *t = &p->source->tensors[translated ? p->translation.tensors[i].from.source : i];
+        turns[i] = (turn){translated ? p->translation.tensors[i].name : t->name, t->codes.file, t->codes.offset, i};
+        if (p->to_gguf) clq_policy_see(policy, turns[i].name);
+    }
+    if (p->to_gguf) qsort(turns, n, sizeof *turns, p->options.keep_split ? by_place : by_mix_order);
+    clq_status st = CLQ_OK;
+    for (uint32_t k = 0; st == CLQ_OK && k < n; k++) {
+        uint32_t i = turns[k].index;
+        clq_translated_tensor same = {0};
+        if (!translated) {
+            const clq_tensor *t = &p->source->tensors[i];
+            same = (clq_translated_tensor){.name = t->name, .n_dims = t->n_dims, .from = clq_origin_of(p->source, i)};
+            memcpy(same.dims, t->dims, sizeof same.dims);
+        }
         st = make_entry(p, policy, translated ? &p->translation.tensors[i] : &same, &p->entries[i], err);
     }
+    free(turns);
+    return st;
+}
+
+static bool quantized_source(const clq_tensor *t)
+{
+    return t->type.format == CLQ_INT || clq_format_at(t->type.format)->block_elements > 1;
+}
+
+// Quantizing what was quantized before adds the errors of both.
+static void warn_of_requantizing(const clq_plan *p)
+{
+    char types[160] = "", type[32];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const clq_entry *e = &p->entries[i];
+        if (e->from.source == UINT32_MAX || e->copy || !e->info.quantized) continue;
+        const clq_tensor *t = &p->source->tensors[e->from.source];
+        if (!quantized_source(t)) continue;
+        n++;
+        clq_type_name(&t->type, type);
+        size_t at = strlen(types);
+        if (!strstr(types, type) && at + strlen(type) + 3 < sizeof types)
+            sprintf(types + at, "%s%s", at ? ", " : "", type);
+    }
+    if (n)
+        clq_warn(p->hooks,
+                 "%u tensors are quantized already (%s); quantizing them again loses more than quantizing the original "
+                 "model does",
+                 n, types);
+}
+
+static clq_status make_entries(clq_plan *p, clq_error *err)
+{
+    uint32_t n = p->translation.n_tensors > 0 ? p->translation.n_tensors : p->source->n_tensors;
+    clq_policy *policy = NULL;
+    clq_status st = clq_policy_create(&p->options, p->to_gguf, &p->kvs, p->imatrix != NULL, &policy, err);
+    p->entries = calloc(n + p->translation.n_computed + 1, sizeof *p->entries);
+    if (st == CLQ_OK && !p->entries) st = clq_fail_memory(err, n * sizeof *p->entries);
+    if (p->entries) p->n_entries = n;
+    if (st == CLQ_OK) st = choose_types(p, policy, n, err);
     if (st == CLQ_OK) st = add_computed(p, err);
     if (st == CLQ_OK) st = clq_policy_finish(policy, err);
+    if (st == CLQ_OK) st = set_importances(p, err);
     clq_policy_free(policy);
     p->totals.n_tensors = p->n_entries;
+    if (st == CLQ_OK && !p->options.convert) warn_of_requantizing(p);
     return st;
 }
 
@@ -246,13 +386,15 @@ static uint64_t default_memory(void)
 // not depend on the tensor's shape.
 static void flatten(clq_plan *p, clq_entry *e)
 {
-    if (e->type.format == CLQ_INT || e->copy || e->order != CLQ_ROWS_KEPT || e->source == UINT32_MAX) return;
-    const clq_tensor *t = &p->source->tensors[e->source];
+    if (e->type.format == CLQ_INT || e->copy || e->importance || e->from.order != CLQ_ROWS_KEPT ||
+        e->from.source == UINT32_MAX)
+        return;
+    const clq_tensor *t = &p->source->tensors[e->from.source];
     const clq_format *from = clq_format_row(t->type.format);
-    if (t->type.format == CLQ_INT || t->scales.n_bytes || from->kind != CLQ_KIND_CODEC) return;
+    if (t->type.format == CLQ_INT || !e->uniform || e->from.shift != 0 || from->kind != CLQ_KIND_CODEC) return;
     uint64_t a = from->info.block_elements, b = clq_format_at(e->type.format)->block_elements;
     uint64_t block = a > b ? a : b; // all are powers of two
-    if (e->info.n_elements % block) return;
+    if (e->from.n_elements % block || e->from.first % block || e->from.stride % block) return;
     e->cols = block;
     e->rows = e->info.n_elements / block;
 }
@@ -321,10 +463,13 @@ static void set_fingerprint(clq_plan *p)
     }
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
-        uint64_t facts[] = {e->source, e->type.format, e->type.bits, e->type.symmetric, e->type.granularity,
-                            e->type.group_size, e->type.scale_format, e->order, e->n_heads, e->file, e->codes.offset,
+        uint64_t facts[] = {e->from.source, e->from.n_pieces, e->from.first, clq_bits(e->from.shift),
+                            e->from.order, e->from.n_heads, e->type.format, e->type.bits, e->type.symmetric,
+                            e->type.granularity, e->type.group_size, e->type.scale_format, e->file, e->codes.offset,
                             e->scales.offset, e->zero_points.offset, e->shape.offset};
         XXH3_64bits_update(h, facts, sizeof facts);
+        if (e->importance)
+            XXH3_64bits_update(h, e->importance, e->rows / e->matrix_rows * e->cols * sizeof *e->importance);
     }
     for (uint32_t i = 0; i < p->source->n_files; i++) {
         const clq_file *f = &p->source->files[i];
@@ -362,6 +507,42 @@ static clq_status check_type(const clq_plan *p, const clq_type *t, clq_error *er
     return CLQ_OK;
 }
 
+// Options that only a GGUF output has a meaning for.
+static clq_status check_gguf_options(const clq_plan *p, clq_error *err)
+{
+    const clq_quantize_options *o = &p->options;
+    const struct {
+        bool given;
+        const char *name;
+    } options[] = {{o->token_embedding, "--token-embedding-type"},
+                   {o->output_tensor, "--output-tensor-type"},
+                   {o->leave_output_tensor, "--leave-output-tensor"},
+                   {o->n_overrides > 0, "--override-kv"},
+                   {o->imatrix, "--imatrix"},
+                   {o->keep_split, "--keep-split"},
+                   {o->split_max_bytes > 0, "--split-max-size"},
+                   {o->split_max_tensors > 0, "--split-max-tensors"}};
+    for (size_t i = 0; !p->to_gguf && i < sizeof options / sizeof *options; i++)
+        if (options[i].given)
+            return clq_fail(err, CLQ_USAGE, "%s is for GGUF files; give an output that ends in .gguf instead of '%s'",
+                            options[i].name, p->out);
+    if (o->token_embedding) CLQ_TRY(check_type(p, o->token_embedding, err));
+    if (o->output_tensor) CLQ_TRY(check_type(p, o->output_tensor, err));
+    if (o->leave_output_tensor && o->output_tensor)
+        return clq_fail(err, CLQ_USAGE, "--leave-output-tensor and --output-tensor-type exclude each other");
+    if (o->n_include_weights && o->n_exclude_weights)
+        return clq_fail(err, CLQ_USAGE, "--include-weights and --exclude-weights exclude each other");
+    if ((o->n_include_weights || o->n_exclude_weights) && !o->imatrix)
+        return clq_fail(err, CLQ_USAGE,
+                        "--include-weights and --exclude-weights choose entries of an --imatrix, and there is none");
+    if (o->keep_split && (o->split_max_bytes || o->split_max_tensors))
+        return clq_fail(err, CLQ_USAGE, "--keep-split and --split-max-* exclude each other");
+    if (o->keep_split && p->source->container != CLQ_GGUF)
+        return clq_fail(err, CLQ_USAGE, "--keep-split keeps the parts of a split GGUF file; '%s' is none",
+                        p->source->path);
+    return CLQ_OK;
+}
+
 static clq_status check_source(const clq_plan *p, clq_error *err)
 {
     const clq_source *s = p->source;
@@ -388,11 +569,14 @@ static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_erro
     CLQ_TRY(copy_options(p, o, err));
     CLQ_TRY(check_type(p, &p->options.type, err));
     for (uint32_t i = 0; i < p->options.n_rules; i++) CLQ_TRY(check_type(p, &p->rules[i].type, err));
+    CLQ_TRY(check_gguf_options(p, err));
     CLQ_TRY(check_source(p, err));
+    CLQ_TRY(open_imatrix(p, err));
     if (p->source->container == CLQ_GGUF && !p->to_gguf)
         CLQ_TRY(clq_translate_to_hf(p->source, p->hooks, &p->translation, err));
     if (p->source->container == CLQ_HF_FOLDER && p->to_gguf)
         CLQ_TRY(clq_translate_to_gguf(p->source, p->hooks, &p->translation, err));
+    if (p->to_gguf) CLQ_TRY(clq_plan_metadata(p, err));
     CLQ_TRY(make_entries(p, err));
     CLQ_TRY(plan_memory(p, err));
     CLQ_TRY(p->to_gguf ? clq_layout_gguf(p, err) : clq_layout_hf(p, err));

@@ -4,6 +4,7 @@
 #define CLQ_RUN_PLAN_H
 
 #include "base/buffer.h"
+#include "io/imatrix.h"
 #include "io/source.h"
 #include "model/translate.h"
 
@@ -20,11 +21,12 @@ typedef struct clq_entry {
     clq_plan_tensor info;
     char note[96];
     clq_type type;
-    uint32_t source;      // index of the source tensor
-    clq_row_order order;
-    uint32_t n_heads;
+    clq_origin from;      // source UINT32_MAX: computed, not read
+    bool uniform;         // all pieces of `from` are stored alike
     bool copy;            // the bytes stay as they are (rows may change places)
     uint64_t rows, cols;  // the matrix that the type sees
+    const float *importance; // borrowed from the plan's imatrix: cols weights for each matrix; NULL: none
+    uint64_t matrix_rows;    // with importance: rows of one matrix (expert)
     uint32_t file;
     clq_part codes, scales, zero_points, shape; // n_bytes 0 (shape: name NULL): absent
     uint64_t hash;        // of the bytes written
@@ -44,7 +46,10 @@ struct clq_plan {
     char *out;
     bool to_gguf;
     clq_quantize_options options;
+    bool in_parts;   // several GGUF files beside each other
     clq_rule *rules; // own copy
+    clq_gguf_kvs kvs; // GGUF output: its metadata, but what describes the file itself
+    clq_imatrix *imatrix;
     const clq_hooks *hooks;
     clq_translation translation;
     clq_entry *entries;
@@ -64,6 +69,8 @@ struct clq_plan {
 void clq_plan_fit(clq_plan *plan, uint64_t max_allocation, bool discrete);
 // Rows of a tile of the entry.
 uint64_t clq_plan_tile_rows(const clq_plan *plan, const clq_entry *e);
+// GGUF output: fills kvs from the source or the translation, and sets the overrides.
+clq_status clq_plan_metadata(clq_plan *plan, clq_error *err);
 // layout_gguf.c, layout_hf.c: make files, offsets and heads of a plan whose entries have their types.
 clq_status clq_layout_gguf(clq_plan *plan, clq_error *err);
 clq_status clq_layout_hf(clq_plan *plan, clq_error *err);

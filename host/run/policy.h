@@ -24,9 +24,13 @@ typedef struct clq_choice {
 
 typedef struct clq_policy clq_policy;
 
-// Compiles the rules. CLQ_USAGE for a bad pattern.
-clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, clq_policy **policy, clq_error *err);
+// Compiles the rules. CLQ_USAGE for a bad pattern. kvs: the metadata of a GGUF output.
+clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, const clq_gguf_kvs *kvs, bool has_imatrix,
+                             clq_policy **policy, clq_error *err);
 void clq_policy_free(clq_policy *policy);
+// GGUF: to be called with each name of the output before the first clq_policy_choose().
+void clq_policy_see(clq_policy *policy, const char *name);
+// GGUF: in the order of clq_mix_order(), because the rules of mixes count tensors.
 clq_status clq_policy_choose(clq_policy *policy, const clq_subject *s, clq_choice *choice, clq_error *err);
 // After all tensors: a rule that matched nothing is an error.
 clq_status clq_policy_finish(const clq_policy *policy, clq_error *err);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/buffer.h"
 #include "base/checked.h"
 #include "base/threads.h"
 #include "device/ring.h"
@@ -62,38 +63,33 @@ static void load_floats(void *ctx, uint64_t begin, uint64_t end)
 {
     loading *l = ctx;
     const clq_entry *e = l->entry;
-    const clq_tensor *t = &l->plan->source->tensors[e->source];
-    uint64_t all_rows, cols;
-    clq_tensor_matrix(t, &all_rows, &cols);
+    const clq_origin *o = &e->from;
     clq_error err;
     clq_status st = CLQ_OK;
-    if (e->order == CLQ_ROWS_KEPT) {
-        // Both are whole rows of the source, however the type groups them.
-        uint64_t per = e->cols / cols;
-        st = clq_tensor_read(l->plan->source, t, (l->first + begin) * per, (end - begin) * per,
-                             (float *)(void *)l->dst + begin * e->cols, &err);
-    }
-    for (uint64_t r = begin; e->order != CLQ_ROWS_KEPT && r < end && st == CLQ_OK; r++)
-        st = clq_tensor_read(l->plan->source, t, clq_row_from(e->order, e->n_heads, e->rows, l->first + r), 1,
-                             (float *)(void *)l->dst + r * e->cols, &err);
+    uint64_t step = o->order == CLQ_ROWS_KEPT ? end - begin : 1;
+    for (uint64_t r = begin; r < end && st == CLQ_OK; r += step)
+        st = clq_origin_read(l->plan->source, o, clq_row_from(o->order, o->n_heads, e->rows, l->first + r) * e->cols,
+                             step * e->cols, (float *)(void *)l->dst + r * e->cols, &err);
     if (st != CLQ_OK) fail_load(l, &err);
 }
 
-// The stored bytes of rows, each from its place.
+// The stored bytes of rows, each from its place. All pieces are stored alike.
 static void load_bytes(void *ctx, uint64_t begin, uint64_t end)
 {
     loading *l = ctx;
     const clq_entry *e = l->entry;
-    const clq_extent *x = &l->plan->source->tensors[e->source].codes;
-    const clq_file *f = &l->plan->source->files[x->file];
+    const clq_origin *o = &e->from;
     clq_error err;
     clq_status st = CLQ_OK;
-    if (e->order == CLQ_ROWS_KEPT)
-        st = clq_file_read(f, x->offset + (l->first + begin) * l->row_bytes, l->dst + begin * l->row_bytes,
-                           (end - begin) * l->row_bytes, &err);
-    for (uint64_t r = begin; e->order != CLQ_ROWS_KEPT && r < end && st == CLQ_OK; r++)
-        st = clq_file_read(f, x->offset + clq_row_from(e->order, e->n_heads, e->rows, l->first + r) * l->row_bytes, l->dst + r * l->row_bytes,
-                           l->row_bytes, &err);
+    for (uint64_t r = begin, n; r < end && st == CLQ_OK; r += n) {
+        uint64_t at = clq_row_from(o->order, o->n_heads, e->rows, l->first + r) * e->cols;
+        uint64_t most = (o->order == CLQ_ROWS_KEPT ? end - r : 1) * e->cols;
+        clq_stretch s = clq_origin_at(l->plan->source, o, at, most);
+        n = s.n / e->cols;
+        st = clq_file_read(&l->plan->source->files[s.t->codes.file],
+                           s.t->codes.offset + s.first / e->cols * l->row_bytes,
+                           l->dst + r * l->row_bytes, n * l->row_bytes, &err);
+    }
     if (st != CLQ_OK) fail_load(l, &err);
 }
 
@@ -107,18 +103,19 @@ static clq_status load(run *r, loading *l, uint64_t rows, void (*fn)(void *, uin
 }
 
 // A tensor whose bytes the device can take as they are: plain floats and blocks that it decodes.
-static bool device_reads(const clq_tensor *t)
+static bool device_reads(const clq_entry *e, const clq_tensor *t)
 {
-    return clq_format_row(t->type.format)->kind == CLQ_KIND_CODEC && !t->scales.n_bytes;
+    return clq_format_row(t->type.format)->kind == CLQ_KIND_CODEC && e->uniform && e->from.shift == 0;
 }
 
 // Fills the tile's source: in place where the file is mapped, else in the ring's staging memory.
 static clq_status load_tile(run *r, const clq_entry *e, uint64_t first, clq_tile *tile, clq_error *err)
 {
-    const clq_tensor *t = &r->plan->source->tensors[e->source];
+    clq_stretch s = clq_origin_at(r->plan->source, &e->from, first * e->cols, tile->rows * e->cols);
+    const clq_tensor *t = s.t;
     loading l = {.plan = r->plan, .entry = e, .first = first};
     void *staging;
-    if (!device_reads(t)) {
+    if (!device_reads(e, t)) {
         CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
         tile->source = CLQ_F32;
         tile->src = l.dst = staging;
@@ -128,10 +125,10 @@ static clq_status load_tile(run *r, const clq_entry *e, uint64_t first, clq_tile
     tile->source = t->type.format;
     l.row_bytes = clq_type_row_bytes(&t->type, e->cols);
     tile->src_bytes = tile->rows * l.row_bytes;
-    tile->src = clq_file_at(&r->plan->source->files[t->codes.file], t->codes.offset + first * l.row_bytes);
+    tile->src = clq_file_at(&r->plan->source->files[t->codes.file], t->codes.offset + s.first / e->cols * l.row_bytes);
     // A safetensors file may hold floats at odd addresses.
     bool aligned = (uintptr_t)tile->src % (t->type.format == CLQ_F32 ? 4 : 2) == 0;
-    tile->in_place = e->order == CLQ_ROWS_KEPT && tile->src && aligned;
+    tile->in_place = e->from.order == CLQ_ROWS_KEPT && s.n == tile->rows * e->cols && tile->src && aligned;
     if (tile->in_place) return CLQ_OK;
     CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
     tile->src = l.dst = staging;
@@ -151,10 +148,10 @@ static clq_status put(run *r, work *w, int part, const clq_part *where, uint64_t
 // One row of the plan's matrix as floats, whatever the source's own rows are. stored: scratch.
 static void row_floats(run *r, const clq_entry *e, uint64_t row, uint8_t *stored, float *x)
 {
-    const clq_tensor *t = &r->plan->source->tensors[e->source];
+    const clq_tensor *t = &r->plan->source->tensors[e->from.source];
     const clq_format *f = clq_format_row(t->type.format);
     loading l = {.plan = r->plan, .entry = e, .first = row, .dst = (uint8_t *)x};
-    if (!device_reads(t)) {
+    if (!device_reads(e, t)) {
         load_floats(&l, 0, 1);
         return;
     }
@@ -164,10 +161,15 @@ static void row_floats(run *r, const clq_entry *e, uint64_t row, uint8_t *stored
     f->decode_ref(stored, e->cols / f->info.block_elements, x);
 }
 
+static const float *importance_of(const clq_entry *e, uint64_t row)
+{
+    return e->importance ? e->importance + row / e->matrix_rows * e->cols : NULL;
+}
+
 // A tile whose values or results are not finite: how many, and where the first is.
 static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_tile *tile, bool inputs, clq_error *err)
 {
-    const clq_tensor *t = &r->plan->source->tensors[e->source];
+    const clq_tensor *t = clq_origin_at(r->plan->source, &e->from, first * e->cols, e->cols).t;
     const clq_format *f = clq_format_row(e->type.format);
     float *x = malloc(e->cols * 2 * sizeof *x), *y = x + e->cols;
     uint8_t *stored = malloc(e->cols * 8), *codes = malloc(e->cols * 8 + 256);
@@ -175,7 +177,7 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
     for (uint64_t k = 0; x && stored && codes && k < tile->rows; k++) {
         row_floats(r, e, first + k, stored, x);
         if (!inputs && e->type.format != CLQ_INT) {
-            f->encode_ref(x, NULL, e->cols / f->info.block_elements, codes);
+            f->encode_ref(x, importance_of(e, first + k), e->cols / f->info.block_elements, codes);
             f->decode_ref(codes, e->cols / f->info.block_elements, y);
         }
         for (uint64_t i = 0; i < e->cols; i++)
@@ -327,10 +329,14 @@ static clq_status begin_work(run *r, clq_entry *e, work **slot, clq_error *err)
 static clq_status push_tiles(run *r, work *w, bool range_only, clq_error *err)
 {
     clq_entry *e = w->entry;
-    uint64_t rows = clq_plan_tile_rows(r->plan, e), n_rows = e->rows;
+    uint64_t most = clq_plan_tile_rows(r->plan, e), n_rows = e->rows, rows;
+    // Importance is the same for all rows of a tile, so experts do not share one.
+    uint64_t together = e->importance ? e->matrix_rows : n_rows;
     for (uint64_t first = 0; first < n_rows; first += rows) {
         if (clq_cancelled(r->plan->hooks)) return clq_fail(err, CLQ_INTERRUPTED, "interrupted");
-        clq_tile tile = {.type = e->type, .rows = n_rows - first < rows ? n_rows - first : rows, .cols = e->cols,
+        rows = together - first % together;
+        if (rows > most) rows = most;
+        clq_tile tile = {.type = e->type, .rows = rows, .cols = e->cols, .importance = importance_of(e, first),
                          .range_only = range_only, .scale = w->scale, .zero_point = w->zero_point};
         CLQ_TRY(load_tile(r, e, first, &tile, err));
         CLQ_TRY(clq_ring_push(r->ring, &tile, w, first, err));
@@ -363,46 +369,69 @@ static clq_status encode_entry(run *r, clq_entry *e, clq_error *err)
     return push_tiles(r, w, false, err);
 }
 
+enum { COPY_CHUNK = 4 << 20 };
+
+static clq_status copy_rows(run *r, work *w, clq_error *err)
+{
+    const clq_entry *e = w->entry;
+    uint64_t unit = clq_type_row_bytes(&e->type, e->cols), chunk = COPY_CHUNK / unit ? COPY_CHUNK / unit * unit : unit;
+    uint8_t *buffer = malloc(chunk);
+    if (!buffer) return clq_fail_memory(err, chunk);
+    clq_status st = CLQ_OK;
+    for (uint64_t at = 0; at < e->codes.n_bytes && st == CLQ_OK; at += chunk) {
+        uint64_t n = e->codes.n_bytes - at < chunk ? e->codes.n_bytes - at : chunk;
+        loading l = {.plan = r->plan, .entry = e, .first = at / unit, .dst = buffer, .row_bytes = unit};
+        if (clq_cancelled(r->plan->hooks))
+            st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
+        else
+            st = load(r, &l, n / unit, load_bytes, err);
+        if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, buffer, n, err);
+    }
+    free(buffer);
+    return st == CLQ_OK ? finish_entry(r, w, err) : st;
+}
+
+static clq_status copy_pieces(run *r, work *w, clq_error *err)
+{
+    const clq_entry *e = w->entry;
+    const clq_format *format = clq_format_row(e->type.format);
+    uint64_t piece = e->codes.n_bytes / e->from.n_pieces;
+    uint8_t *buffer = NULL;
+    clq_status st = CLQ_OK;
+    for (uint64_t at = 0, n; at < e->codes.n_bytes && st == CLQ_OK; at += n) {
+        clq_stretch s = clq_origin_at(r->plan->source, &e->from, at / piece * e->from.n_elements, e->from.n_elements);
+        const clq_file *f = &r->plan->source->files[s.t->codes.file];
+        uint64_t left = piece - at % piece;
+        uint64_t before = s.first / format->info.block_elements * format->info.block_bytes;
+        uint64_t from = s.t->codes.offset + before + at % piece;
+        const uint8_t *bytes = f->map ? f->map + from : buffer;
+        n = left < COPY_CHUNK ? left : COPY_CHUNK;
+        if (!bytes) bytes = buffer = malloc(COPY_CHUNK);
+        if (!bytes)
+            st = clq_fail_memory(err, COPY_CHUNK);
+        else if (clq_cancelled(r->plan->hooks))
+            st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
+        else if (!f->map)
+            st = clq_file_read(f, from, buffer, n, err);
+        if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, bytes, n, err);
+    }
+    free(buffer);
+    return st == CLQ_OK ? finish_entry(r, w, err) : st;
+}
+
 // Bytes as they are, rows perhaps in another order; and computed tensors.
 static clq_status copy_entry(run *r, clq_entry *e, clq_error *err)
 {
     work *w;
     CLQ_TRY(begin_work(r, e, &w, err));
-    if (e->source == UINT32_MAX) {
+    if (e->from.source == UINT32_MAX) {
         const clq_computed_tensor *c = NULL;
         for (uint32_t i = 0; i < r->plan->translation.n_computed; i++)
             if (strcmp(r->plan->translation.computed[i].name, e->info.name) == 0) c = &r->plan->translation.computed[i];
         CLQ_TRY(put(r, w, 0, &e->codes, 0, c->data, e->codes.n_bytes, err));
         return finish_entry(r, w, err);
     }
-    enum { CHUNK = 4 << 20 };
-    const clq_extent *x = &r->plan->source->tensors[e->source].codes;
-    const clq_file *f = &r->plan->source->files[x->file];
-    bool rows = e->order != CLQ_ROWS_KEPT;
-    uint64_t unit = rows ? clq_type_row_bytes(&e->type, e->cols) : 1, chunk = CHUNK / unit ? CHUNK / unit * unit : unit;
-    uint8_t *buffer = rows || !f->map ? malloc(chunk) : NULL;
-    if ((rows || !f->map) && !buffer) return clq_fail_memory(err, chunk);
-    clq_status st = CLQ_OK;
-    for (uint64_t at = 0; at < e->codes.n_bytes && st == CLQ_OK; at += chunk) {
-        uint64_t n = e->codes.n_bytes - at < chunk ? e->codes.n_bytes - at : chunk;
-        const uint8_t *bytes = buffer;
-        if (clq_cancelled(r->plan->hooks)) {
-            st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
-        } else if (rows) {
-            loading l = {.plan = r->plan, .entry = e, .first = at / unit, .dst = buffer, .row_bytes = unit};
-            load_bytes(&l, 0, n / unit);
-            st = (clq_status)l.status;
-            if (st != CLQ_OK && err) *err = l.error;
-        } else if (f->map) {
-            bytes = f->map + x->offset + at;
-        } else {
-            st = clq_file_read(f, x->offset + at, buffer, n, err);
-        }
-        if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, bytes, n, err);
-    }
-    free(buffer);
-    CLQ_TRY(st);
-    return finish_entry(r, w, err);
+    return e->from.order == CLQ_ROWS_KEPT ? copy_pieces(r, w, err) : copy_rows(r, w, err);
 }
 
 // ---- checking what was written ----
@@ -475,9 +504,12 @@ static void close_written(run *r, clq_file *files)
 // The reader opens the partial output like any checkpoint and must find what was planned.
 static clq_status check_structure(run *r, clq_error *err)
 {
-    clq_source *s;
-    CLQ_TRY(clq_source_open(clq_output_partial(r->output), NULL, &s, err));
-    clq_status st = CLQ_OK;
+    clq_source *s = NULL;
+    const char *partial = clq_output_partial(r->output);
+    char *path = r->plan->in_parts ? clq_path_join(partial, r->plan->files[0].name) : strdup(partial);
+    clq_status st = path ? clq_source_open(path, NULL, &s, err) : clq_fail_memory(err, 1);
+    free(path);
+    CLQ_TRY(st);
     if (s->n_tensors != r->plan->n_entries)
         st = clq_fail(err, CLQ_OUTPUT, "the output reads as %u tensors, %u were written", s->n_tensors, r->plan->n_entries);
     for (uint32_t i = 0; st == CLQ_OK && i < r->plan->n_entries; i++) {
@@ -557,7 +589,8 @@ static clq_status open_output(run *r, clq_error *err)
     clq_output_file *files = calloc(p->n_files + 1, sizeof *files);
     if (!files) return clq_fail_memory(err, p->n_files * sizeof *files);
     for (uint32_t i = 0; i < p->n_files; i++) files[i] = (clq_output_file){p->files[i].name, p->files[i].n_bytes};
-    clq_status st = clq_output_open(p->out, !p->to_gguf, files, p->n_files, p->fingerprint, p->options.resume, &r->output, err);
+    clq_output_kind kind = p->in_parts ? CLQ_OUTPUT_PARTS : p->to_gguf ? CLQ_OUTPUT_FILE : CLQ_OUTPUT_FOLDER;
+    clq_status st = clq_output_open(p->out, kind, files, p->n_files, p->fingerprint, p->options.resume, &r->output, err);
     free(files);
     return st;
 }

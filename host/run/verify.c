@@ -12,11 +12,10 @@
 #include "io/source.h"
 #include "model/translate.h"
 
-// A pair of tensors; order as from source to output.
+// A tensor of the output, and what it was made from.
 typedef struct {
-    const clq_tensor *a, *b;
-    clq_row_order order;
-    uint32_t n_heads;
+    clq_origin from;
+    const clq_tensor *a, *b; // a: the first that it was made from
 } pair;
 
 typedef struct {
@@ -24,7 +23,7 @@ typedef struct {
     pair p;
     uint64_t slice;    // elements of a slice: a row of the first dimension
     uint64_t n_slices;
-    clq_row_order reorder; // of the elements of a vector
+    clq_row_order order, reorder; // of the slices; of the elements of a vector
     pthread_mutex_t lock; // of what follows
     clq_status status;
     clq_error error;
@@ -50,11 +49,11 @@ static void compare_slices(void *ctx, uint64_t begin, uint64_t end)
     double x2 = 0, e2 = 0, worst = 0;
     uint64_t bad = 0;
     for (uint64_t r = begin; r < end && st == CLQ_OK; r++) {
-        uint64_t from = clq_row_from(c->p.order, c->p.n_heads, c->n_slices, r);
-        st = read_slice(c->source, c->p.a, c->n_slices, from, x, &err);
+        uint64_t from = clq_row_from(c->order, c->p.from.n_heads, c->n_slices, r);
+        st = clq_origin_read(c->source, &c->p.from, from * c->slice, c->slice, x, &err);
         if (st == CLQ_OK) st = read_slice(c->output, c->p.b, c->n_slices, r, y, &err);
         for (uint64_t i = 0; st == CLQ_OK && i < c->slice; i++) {
-            float v = c->reorder ? x[clq_row_from(c->reorder, c->p.n_heads, c->slice, i)] : x[i];
+            float v = c->reorder ? x[clq_row_from(c->reorder, c->p.from.n_heads, c->slice, i)] : x[i];
             double e = (double)v - y[i];
             x2 += (double)v * v;
             e2 += e * e;
@@ -124,25 +123,27 @@ static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_er
     t->n_elements = b->n_elements;
     t->sqnr_db = INFINITY;
     clq_type_name(&b->type, t->type);
-    if (a->n_elements != b->n_elements)
+    uint64_t n_elements = c->p.from.n_pieces * c->p.from.n_elements;
+    if (n_elements != b->n_elements)
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has %" PRIu64 " elements in the source, %" PRIu64 " in the output", b->name,
-                        a->n_elements, b->n_elements);
+                        n_elements, b->n_elements);
     if (clq_format_row(b->type.format)->kind == CLQ_KIND_OPAQUE || clq_format_row(a->type.format)->kind == CLQ_KIND_OPAQUE) {
-        bool same = a->type.format == b->type.format && same_bytes(c->source, &a->codes, c->output, &b->codes);
+        bool same = a->n_elements == b->n_elements && a->type.format == b->type.format &&
+                    same_bytes(c->source, &a->codes, c->output, &b->codes);
         t->bad_values = !same;
         *missed |= !same;
         return CLQ_OK;
     }
     if (!b->n_elements) return CLQ_OK;
-    uint64_t rows_a, rows_b, cols;
-    clq_tensor_matrix(a, &rows_a, &cols);
+    uint64_t rows_b, cols_a, cols;
+    clq_tensor_matrix(a, &rows_b, &cols_a);
     clq_tensor_matrix(b, &rows_b, &cols);
     c->n_slices = b->n_dims > 1 ? b->dims[0] : 1;
-    if (b->n_dims == 1) {
-        c->reorder = c->p.order;
-        c->p.order = CLQ_ROWS_KEPT;
-    }
-    if (rows_a % c->n_slices || rows_b % c->n_slices)
+    if (b->n_dims == 1)
+        c->reorder = c->p.from.order;
+    else
+        c->order = c->p.from.order;
+    if (b->n_elements / cols_a % c->n_slices || rows_b % c->n_slices)
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has another shape in the output than in the source", b->name);
     c->slice = b->n_elements / c->n_slices;
     uint64_t grain = (1 << 20) / c->slice;
@@ -157,29 +158,28 @@ static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_er
     return CLQ_OK;
 }
 
-// Pairs by name: through the translation where the containers differ.
+// Pairs by name: through the translation where the containers differ, which the pairs refer to.
 static clq_status pair_up(const clq_source *source, const clq_source *output, const clq_hooks *hooks, pair **pairs, uint32_t *n,
-                          uint32_t *n_missing, clq_error *err)
+                          uint32_t *n_missing, clq_translation *translation, clq_error *err)
 {
-    clq_translation tr = {0};
     bool gguf_in = source->container == CLQ_GGUF, gguf_out = output->container == CLQ_GGUF;
     clq_hooks quiet = {0};
-    if (gguf_in && !gguf_out) CLQ_TRY(clq_translate_to_hf(source, &quiet, &tr, err));
-    if (!gguf_in && gguf_out) CLQ_TRY(clq_translate_to_gguf(source, &quiet, &tr, err));
+    if (gguf_in && !gguf_out) CLQ_TRY(clq_translate_to_hf(source, &quiet, translation, err));
+    if (!gguf_in && gguf_out) CLQ_TRY(clq_translate_to_gguf(source, &quiet, translation, err));
+    const clq_translation tr = *translation;
     uint32_t most = tr.n_tensors ? tr.n_tensors : source->n_tensors;
     *pairs = calloc(most + 1, sizeof **pairs);
     *n = *n_missing = 0;
     for (uint32_t i = 0; *pairs && i < most; i++) {
-        const clq_tensor *a = &source->tensors[tr.n_tensors ? tr.tensors[i].source : i];
+        clq_origin from = tr.n_tensors ? tr.tensors[i].from : clq_origin_of(source, i);
+        const clq_tensor *a = &source->tensors[from.source];
         const clq_tensor *b = clq_source_find(output, tr.n_tensors ? tr.tensors[i].name : a->name);
         if (!b) {
             if (++*n_missing <= 5) clq_warn(hooks, "tensor '%s' of the source is not in the output", a->name);
             continue;
         }
-        (*pairs)[(*n)++] = (pair){a, b, tr.n_tensors ? tr.tensors[i].order : CLQ_ROWS_KEPT,
-                                  tr.n_tensors ? tr.tensors[i].n_heads : 0};
+        (*pairs)[(*n)++] = (pair){from, a, b};
     }
-    clq_translation_free(&tr);
     return *pairs ? CLQ_OK : clq_fail_memory(err, most * sizeof **pairs);
 }
 
@@ -191,10 +191,10 @@ clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, 
     if (!threads) threads = clq_threads_allowed();
     pair *pairs = NULL;
     uint32_t n = 0;
-    CLQ_TRY(pair_up(source, output, hooks, &pairs, &n, &totals->n_missing, err));
+    clq_translation tr = {0}; // holds lists that the pairs point to
+    clq_status st = pair_up(source, output, hooks, &pairs, &n, &totals->n_missing, &tr, err);
     bool missed = totals->n_missing > 0;
     double x2 = 0, e2 = 0;
-    clq_status st = CLQ_OK;
     for (uint32_t i = 0; i < n && st == CLQ_OK; i++) {
         clq_verify_tensor t = {0};
         compare c = {.source = source, .output = output, .p = pairs[i], .t = &t};
@@ -211,6 +211,7 @@ clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, 
         if (each) each(user, &t);
     }
     free(pairs);
+    clq_translation_free(&tr);
     totals->sqnr_db = sqnr(x2, e2);
     if (st != CLQ_OK || !missed) return st;
     return clq_fail(err, CLQ_QUALITY, "%u tensors are missing, %" PRIu64 " values or scales are not finite, or a tensor differs "

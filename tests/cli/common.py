@@ -32,14 +32,24 @@ def ok(*args, **more):
     return r
 
 
-def quantize(src, out, kind, *more, device="ref", **options):
-    return ok("quantize", src, out, "--type", kind, "--device", device, *more, **options)
+def quantize(src, out, kind, *more, device="ref", mix=False, **options):
+    """mix: the mix of that name where there is one, else the type everywhere."""
+    return ok("quantize", src, out, "--type", kind, "--device", device, *([] if mix else ["--pure"]), *more, **options)
 
 
-def plan(src, out, kind, *more, command="quantize"):
+def plan(src, out, kind, *more, command="quantize", mix=False):
     """The plan as JSON: nothing is written."""
-    r = ok(command, src, out, "--type", kind, "--dry-run", "--json", *more)
+    r = ok(command, src, out, "--type", kind, "--dry-run", "--json", *([] if mix or command != "quantize" else ["--pure"]), *more)
     return json.loads(r.stdout)
+
+
+def table(p):
+    """Tensor -> type of a plan."""
+    return {t["name"]: t["to"] for t in p["tensors"]}
+
+
+def warnings_of(r):
+    return [line for line in r.stderr.splitlines() if line.startswith("clquant: warning: ")]
 
 
 def fails(code, *args, says=(), **more):
@@ -316,10 +326,11 @@ def integer(tensors, config, module):
 # ---- GGUF ----
 
 GGML = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "I8": 24, "I16": 25, "I32": 26,
-        "I64": 27, "F64": 28, "BF16": 30}
+        "I64": 27, "F64": 28, "BF16": 30, "IQ4_NL": 20, "IQ4_XS": 23, "TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39, "Q1_0": 41, "Q2_0": 42}
 GGML_NAME = {v: k for k, v in GGML.items()}
 BLOCK = {"Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84),
-         "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210)}
+         "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
+         "TQ1_0": (256, 54), "TQ2_0": (256, 66), "MXFP4": (32, 17), "Q1_0": (128, 18), "Q2_0": (64, 18)}
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 SCALAR = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?", U64: "<Q", I64: "<q",
           F64: "<d"}

@@ -12,7 +12,8 @@ import pytest
 
 from common import (ARRAY, BOOL, F32, F64, I16, I32, I64, I8, REPO, STRING, U16, U32, U64, U8, T, bf16, bf16_bits,
                     bf16_values, blocks, config_of, decode, encode_blocks, f16, f32, fails, gg, gs, half, integer, kv, like, llama, normal, ok,
-                    plan, quantize, raw, read_folder, read_gg, refuses, sha, size_of, st, tree, values)
+                    plan, quantize, raw, read_folder, read_gg, refuses, sha, size_of, st, table, tree, values,
+                    warnings_of)
 
 BLOCK_TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 DEVICES = ["ref", "cpu"]
@@ -419,7 +420,7 @@ def test_row27_overflow_is_refused(tmp_path, device):
     for kind, good, bad in [("q8_0", 65504 * 127, 65520 * 127), ("q4_0", 65504 * 8, 65520 * 8), ("q5_0", 65504 * 16, 65520 * 16),
                             ("q4_1", 65504, 65520), ("q5_1", 65504, 65520)]:
         for v, fits in (good, True), (bad, False):
-            block = np.where(np.arange(32) == 3, -v, 0).astype(np.float32)[None]
+            block = np.where(np.arange(32) == 3, -v, 0).astype(np.float32)[None].repeat(2, 0)
             gg(src, {"edge.weight": f32(block)})
             if fits:
                 quantize(src, tmp_path / "edge.gguf", kind, device=device)
@@ -512,10 +513,6 @@ def test_row31_every_dtype(tmp_path, device):
 
 
 # ---- shapes ----
-
-def table(p):
-    return {t["name"]: t["to"] for t in p["tensors"]}
-
 
 def test_row10_rows_that_do_not_fit(tmp_path):
     """One table before the start: chosen types, their number, the size to the byte; and a refusal on demand."""
@@ -887,10 +884,6 @@ def test_row74_deterministic_models(tmp_path):
     for kind, out in ("q8_0", "out.gguf"), ("i4_g32", "out"):
         outputs(tmp_path, tmp_path / "in", out, kind,
                 [(d, ["--threads", n], None) for d in DEVICES for n in ("1", "2", "16")] + [("cpu", [], {"CLQ_TEST_DISCRETE": "1"})])
-
-
-def warnings_of(r):
-    return [line for line in r.stderr.splitlines() if line.startswith("clquant: warning: ")]
 
 
 @pytest.mark.parametrize("kind,broken", [("q8_0", "q8_0"), ("q4_1", "all"), ("i8", "i8"), ("i4_asym_g32", "all")])

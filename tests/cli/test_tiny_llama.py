@@ -101,7 +101,7 @@ def test_there_and_back(f32, tmp_path):
 def test_quantize(f32, probe, tmp_path, name, device):
     tokens, logits = probe
     where = ["--device", device] if device else []
-    r = ok("quantize", MODEL, tmp_path / "q.gguf", "--type", name, "--json", *where)
+    r = ok("quantize", MODEL, tmp_path / "q.gguf", "--type", name, "--pure", "--json", *where)
     assert json.loads(r.stdout)["n_fallbacks"] == 0
     types = {t["type"] for t in json.loads(ok("info", tmp_path / "q.gguf", "--json").stdout)["types"]}
     assert types == {name, "f32"}

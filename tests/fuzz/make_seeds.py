@@ -11,10 +11,13 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "cli"))
 from common import (ARRAY, BOOL, CLQ, F32, F64, I8, I32, STRING, U8, U16, U32, U64, f32, gg, kv, like, llama, normal, raw,
                     raw_gg, raw_st, st, ti)
+from mixes import write_imatrix_dat, write_imatrix_gguf
 
 NAMES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json",
          "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "vocab.txt", "tokenizer.model",
@@ -87,7 +90,7 @@ def gguf(put, work):
     llama(work / "llama", embd=32, ffn=32, heads=2, kv_heads=1, vocab=40)
     for kind in ("q8_0", "q4_0"):
         out = work / f"{kind}.gguf"
-        subprocess.run([CLQ, "quantize", work / "llama", out, "--type", kind, "--device", "ref", "--quiet"], check=True)
+        subprocess.run([CLQ, "quantize", work / "llama", out, "--type", kind, "--pure", "--device", "ref", "--quiet"], check=True)
         put("llama_" + kind, lambda p, o=out: p.write_bytes(o.read_bytes()))
     words = ["<s>", "</s>", "\u2581a", "b", "<0x41>", "ab", "\u2581", "a"]
     put("vocab_spm", lambda p: raw_gg(p, kvs=vocabulary("llama", words, scores=(ARRAY, (F32, [0.0] * 5 + [-1.0, -2.0, -3.0])),
@@ -172,11 +175,33 @@ def hfdir(put, work):
     packed("bad_index_values", 4, 32, tensors={"m.weight_g_idx": raw("I32", [-1, 1 << 30] * 32)})
 
 
+def imatrix(put):
+    one = {"blk.0.ffn_up.weight": (np.float32([[1, 2, 0.5, 0]]), np.float32([64]))}
+    two = one | {"blk.0.ffn_down_exps.weight": (np.float32([[1, 2], [0, 0], [1, 1]]), np.float32([64, 64, 0]))}
+    put("dat", lambda p: write_imatrix_dat(two, p))
+    put("dat_short", lambda p: write_imatrix_dat(one, p, b""))
+    put("dat_chunks", lambda p: write_imatrix_dat(one, p, struct.pack("<i", 7)))
+    put("gguf", lambda p: write_imatrix_gguf(two, p))
+    put("gguf_nothing", lambda p: write_imatrix_gguf({}, p))
+    put("gguf_other", lambda p: write_imatrix_gguf(two, p, [kv("general.type", STRING, "model")]))
+    put("bad_nan", lambda p: write_imatrix_dat({"a": (np.float32([[np.nan]]), np.float32([64]))}, p))
+    put("bad_inf", lambda p: write_imatrix_gguf({"a": (np.float32([[np.inf]]), np.float32([1]))}, p))
+    put("bad_negative", lambda p: write_imatrix_gguf({"a": (np.float32([[-1]]), np.float32([1]))}, p))
+    put("bad_count", lambda p: write_imatrix_gguf({"a": (np.float32([[1]]), np.float32([-3]))}, p))
+    put("bad_twice", lambda p: p.write_bytes(struct.pack("<i", 2) + (struct.pack("<i", 1) + b"a" + struct.pack("<iif", 1, 1, 1)) * 2))
+    put("bad_entries", lambda p: p.write_bytes(struct.pack("<i", 1 << 30) + b"\0" * 40))
+    put("bad_length", lambda p: p.write_bytes(struct.pack("<ii", 1, 1 << 30) + b"\0" * 40))
+    put("bad_values", lambda p: p.write_bytes(struct.pack("<ii", 1, 1) + b"a" + struct.pack("<ii", 1, 1 << 30) + b"\0" * 40))
+    put("bad_tail", lambda p: write_imatrix_dat(one, p, struct.pack("<ii", 7, 1 << 30) + b"x"))
+    put("bad_behind", lambda p: write_imatrix_dat(one, p, struct.pack("<ii", 7, 0) + b"xx"))
+
+
 def main():
     total = 0
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        for name, make in (("safetensors", safetensors), ("gguf", lambda put: gguf(put, work)), ("hfdir", lambda put: hfdir(put, work))):
+        for name, make in (("safetensors", safetensors), ("gguf", lambda put: gguf(put, work)), ("hfdir", lambda put: hfdir(put, work)),
+                           ("imatrix", imatrix)):
             corpus = HERE / f"corpus_{name}"
             corpus.mkdir(exist_ok=True)
             for old in corpus.glob("seed_*"):

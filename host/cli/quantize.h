@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// The command line of quantize and convert, taken apart.
+#ifndef CLQ_CLI_QUANTIZE_H
+#define CLQ_CLI_QUANTIZE_H
+
+#include "cli/cli.h"
+
+typedef struct clq_strings {
+    const char **items; // each owned
+    uint32_t n;
+} clq_strings;
+
+typedef struct clq_request {
+    const char *in, *out, *device, *type;
+    clq_quantize_options o; // leads to the members below
+    clq_rule *rules;        // patterns owned
+    clq_override *overrides; // keys and texts owned
+    clq_type token_embedding, output_tensor;
+    clq_strings include, exclude;
+    bool dry_run, quiet, json;
+} clq_request;
+
+// The exit code, 0 to go on. What was wrong has been printed. To be freed either way.
+int clq_request_read(int argc, char **argv, bool convert, clq_request *r);
+void clq_request_free(clq_request *r);
+
+#endif
