@@ -14,8 +14,11 @@
 
 enum { ROWS = 8192, COLS = 4096, ROUNDS = 5, REF_ROWS = 64 };
 
-static const struct option options[] = {{"json", no_argument, NULL, 'j'},        {"only", required_argument, NULL, 'o'},
-                                        {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 'n'}, {0}};
+static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                        {"only", required_argument, NULL, 'o'},
+                                        {"device", required_argument, NULL, 'd'},
+                                        {"threads", required_argument, NULL, 'n'},
+                                        {0}};
 
 static const char *const integer_names[] = {"i8", "i8_tensor", "i8_asym", "i4", "i4_g128", "i4_asym_g128", "i4_g32",
                                             "i2_g64", "i3_g64", "i5_g64", "i6_g64", "i7_g64"};
@@ -35,7 +38,8 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static clq_status drop(void *ctx, void *tag, uint64_t first, const clq_tile *t, const clq_tile_result *r, clq_error *err)
+static clq_status drop(void *ctx, void *tag, uint64_t first, const clq_tile *t, const clq_tile_result *r,
+                       clq_error *err)
 {
     (void)ctx, (void)tag, (void)first, (void)t, (void)r, (void)err;
     return CLQ_OK;
@@ -46,13 +50,15 @@ typedef struct {
 } timing;
 
 // Encodes n_rows rows of x in tiles through a ring, as quantize does, without writing.
-static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x, uint64_t n_rows, int rounds, timing *t,
-                          clq_error *err)
+static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x, uint64_t n_rows, int rounds,
+                          timing *t, clq_error *err)
 {
     enum { TILE_ROWS = 256, N_LANES = 3 };
     clq_part_sizes sizes;
     CLQ_TRY(clq_type_sizes(type, TILE_ROWS, COLS, &sizes, err));
-    clq_lane_limits limits = {.src_bytes = TILE_ROWS * COLS * 2, .n_elements = TILE_ROWS * COLS, .code_bytes = sizes.codes,
+    clq_lane_limits limits = {.src_bytes = TILE_ROWS * COLS * 2,
+                              .n_elements = TILE_ROWS * COLS,
+                              .code_bytes = sizes.codes,
                               .n_groups = TILE_ROWS * (sizes.groups + 1)};
     clq_ring *ring;
     CLQ_TRY(clq_ring_create(d, &limits, N_LANES, drop, NULL, &ring, err));
@@ -129,8 +135,8 @@ int clq_cmd_bench(int argc, char **argv)
     json_t *list = json_array();
     int code = x ? 0 : clq_usage_error("out of memory");
     if (!json)
-        printf("%s, copy %.1f GB/s; encoding %d x %d from f16\n%-14s %12s %8s %13s %15s\n", info.name, copy / 1e9, ROWS, COLS,
-               "type", "Mweights/s", "GB/s", "kernels/copy", "x 1 ref thread");
+        printf("%s, copy %.1f GB/s; encoding %d x %d from f16\n%-14s %12s %8s %13s %15s\n", info.name, copy / 1e9, ROWS,
+               COLS, "type", "Mweights/s", "GB/s", "kernels/copy", "x 1 ref thread");
     const char *name;
     for (uint32_t i = 0; !code && (name = only ? only : type_at(i)) && !(only && i); i++) {
         clq_part_sizes sizes = {0};
@@ -153,8 +159,8 @@ int clq_cmd_bench(int argc, char **argv)
         }
         json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:o, s:f}", "type", name, "weights_per_second", weights,
                                               "bytes_per_second", bytes / ours.seconds, "kernels_share_of_copy",
-                                              share >= 0 ? json_real(share) : json_null(), "reference_weights_per_second",
-                                              ref_weights));
+                                              share >= 0 ? json_real(share) : json_null(),
+                                              "reference_weights_per_second", ref_weights));
     }
     if (json && !code)
         code = clq_print_json(json_pack("{s:o, s:o, s:f, s:O}", "device", clq_cli_text(info.name), "driver",
