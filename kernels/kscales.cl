@@ -69,7 +69,8 @@ inline void affine_groups(__global const src_t *x, size_t first, uint n_blocks, 
     }
 #endif
     words[0] = d | dmin << 16;
-    for (uint k = 0; k < 3; k++) words[k + 1] = four_bytes(bytes[4 * k], bytes[4 * k + 1], bytes[4 * k + 2], bytes[4 * k + 3]);
+    for (uint k = 0; k < 3; k++)
+        words[k + 1] = four_bytes(bytes[4 * k], bytes[4 * k + 1], bytes[4 * k + 2], bytes[4 * k + 3]);
     vfloat d_value = half_value(d), dmin_value = half_value(dmin);
     for (uint j = 0; j < 8; j++) {
         vfloat size = d_value * to_float(sc[j]), offset = dmin_value * to_float(m[j]);

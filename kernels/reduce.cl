@@ -83,7 +83,8 @@ __kernel GROUP void copy_words(__global const uint *restrict from, uint n, __glo
 }
 
 // out[r]: the mean of the squares of row r of [rows, cols], summed in index order; cols a multiple of 32.
-__kernel GROUP void mean_squares(__global const src_t *restrict x, ulong first, uint rows, uint cols, __global float *restrict out)
+__kernel GROUP void mean_squares(__global const src_t *restrict x, ulong first, uint rows, uint cols,
+                                 __global float *restrict out)
 {
     uint begin = get_group_id(0) * UNITS, end = min(begin + UNITS, rows);
     for (uint r = begin + (WG ? get_local_id(0) : 0); r < end; r += WG ? UNITS : VW) {

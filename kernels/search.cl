@@ -29,7 +29,8 @@
 
 // The n (16 or 32) elements at `offset` of VW blocks of `block` elements, block b in lane b; lanes behind
 // the last of n_blocks repeat it.
-inline void load_blocks(__global const src_t *x, size_t first, uint block, uint n_blocks, uint offset, uint n, vfloat *v)
+inline void load_blocks(__global const src_t *x, size_t first, uint block, uint n_blocks, uint offset, uint n,
+                        vfloat *v)
 {
 #if VW == 1
     for (uint i = 0; i < n; i++) v[i] = src_get(x, first + offset + i);
@@ -86,7 +87,8 @@ inline void load_importance(importance_at at, uint block, uint n_blocks, uint of
 }
 
 // clq_weigh of the n elements at `offset`, which v holds.
-inline void weigh(importance_at at, uint block, uint n_blocks, uint offset, uint n, const vfloat *v, vfloat sigma2, vfloat *w)
+inline void weigh(importance_at at, uint block, uint n_blocks, uint offset, uint n, const vfloat *v, vfloat sigma2,
+                  vfloat *w)
 {
     load_importance(at, block, n_blocks, offset, n, w);
     for (uint i = 0; i < n; i++) w[i] *= sqrt(sigma2 + v[i] * v[i]);
@@ -215,7 +217,8 @@ inline vfloat fit_symmetric(const vfloat *x, const vfloat *weight, uint n, float
         float numerator = k == -10 ? -q_max : -(q_max + 0.1f * (float)k);
         vfloat inverse = numerator / divisor, sum_qx = 0.0f, sum_qq = 0.0f;
         for (uint i = 0; i < n; i++) {
-            vfloat l = clamp_v(round_even(inverse * x[i]), -q_max, q_max - 1.0f), w = IMPORTANCE ? weight[i] : x[i] * x[i];
+            vfloat l = clamp_v(round_even(inverse * x[i]), -q_max, q_max - 1.0f),
+                   w = IMPORTANCE ? weight[i] : x[i] * x[i];
             sum_qx += w * x[i] * l;
             sum_qq += w * l * l;
         }

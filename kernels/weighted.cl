@@ -23,8 +23,8 @@ inline vfloat weighted_symmetric(__global const src_t *x, size_t first, uint n_b
 }
 
 // Codes, scale and minimum of the fit of clq_fit_affine.
-inline vfloat weighted_affine(__global const src_t *x, size_t first, uint n_blocks, float q_max, vint q[32], vfloat *low,
-                              importance_at at)
+inline vfloat weighted_affine(__global const src_t *x, size_t first, uint n_blocks, float q_max, vint q[32],
+                              vfloat *low, importance_at at)
 {
     vfloat v[32], w[32], min_found;
     code_rule rule;

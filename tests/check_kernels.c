@@ -121,9 +121,11 @@ static void check_one(clq_device *dev, clq_device *ref, const char *form, const 
     for (uint64_t i = 0; weighted && i < cols; i++) importance[i] = i % 7 == 3 ? 0 : (float)pow(uniform(), 4);
     encoded a = encoded_create(type, rows, cols), b = encoded_create(type, rows, cols);
     clq_error err = {0};
-    clq_status sa = clq_encode_weighted(dev, type, source, src, importance, rows, cols, a.codes, a.scales, a.zeros, &a.stats, &err);
+    clq_status sa =
+        clq_encode_weighted(dev, type, source, src, importance, rows, cols, a.codes, a.scales, a.zeros, &a.stats, &err);
     if (sa != CLQ_OK) snprintf(why, sizeof why, "%.150s", err.text);
-    clq_status sb = clq_encode_weighted(ref, type, source, src, importance, rows, cols, b.codes, b.scales, b.zeros, &b.stats, NULL);
+    clq_status sb =
+        clq_encode_weighted(ref, type, source, src, importance, rows, cols, b.codes, b.scales, b.zeros, &b.stats, NULL);
     size_t at = first_difference(a.codes, b.codes, a.sizes.codes);
     bool good = sa == sb;
     if (good && at < a.sizes.codes) {
@@ -260,7 +262,8 @@ static void check_form(clq_device *ref, int lanes, int work_groups)
             clq_type type = clq_plain((clq_format_id)f);
             if (!clq_format_at(type.format)->has_codec || !wanted(clq_format_at(type.format)->name)) continue;
             uint64_t block = clq_format_at(type.format)->block_elements;
-            if (tiny && block == 256 && s != 0) continue; // a search is slow in a simulator; sources differ in loads only
+            if (tiny && block == 256 && s != 0)
+                continue; // a search is slow in a simulator; sources differ in loads only
             uint64_t n_blocks = tiny ? 3 : block == 256 ? 9 : 65;
             uint64_t n_rows = tiny && block == 256 ? 1 : rows;
             check_one(dev, ref, form, &type, sources[s], n_rows, block == 1 ? 333 : block * n_blocks, false);
@@ -312,7 +315,8 @@ int main(int argc, char **argv)
     if (!tiny)
         for (int f = 0; f < CLQ_INT; f++) {
             clq_type type = clq_plain((clq_format_id)f);
-            if (clq_format_at(type.format)->has_codec && wanted(clq_format_at(type.format)->name)) check_bound(ref, &type);
+            if (clq_format_at(type.format)->has_codec && wanted(clq_format_at(type.format)->name))
+                check_bound(ref, &type);
         }
     static const int lanes[] = {1, 4, 8, 16};
     for (int i = 0; i < 4; i++)

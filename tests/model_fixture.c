@@ -1,77 +1,13 @@
 // SPDX-License-Identifier: MIT
-#define _XOPEN_SOURCE 700 // nftw
 #include "model_fixture.h"
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/half.h"
 
-// ---- files -------------------------------------------------------------------------------------
-
-char root[64];
-
-void make_path(char path[256], const char *dir, const char *name)
-{
-    snprintf(path, 256, "%s/%s", dir, name);
-}
-
-void write_bytes(const char *dir, const char *name, const void *bytes, size_t n)
-{
-    char path[256], folder[256];
-    make_path(path, dir, name);
-    strcpy(folder, path);
-    *strrchr(folder, '/') = '\0';
-    mkdir(folder, 0700);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-void write_text(const char *dir, const char *name, const char *text)
-{
-    write_bytes(dir, name, text, strlen(text));
-}
-
-void remove_file(const char *dir, const char *name)
-{
-    char path[256];
-    make_path(path, dir, name);
-    unlink(path);
-}
-
-static int remove_one(const char *path, const struct stat *sb, int flag, struct FTW *ftw)
-{
-    (void)sb;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
-void new_folder(char dir[256], const char *name)
-{
-    make_path(dir, root, name);
-    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    assert_int_equal(mkdir(dir, 0700), 0);
-}
-
-int make_root(void **state)
-{
-    (void)state;
-    strcpy(root, "/tmp/clq_test_model_XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
-}
-
-int remove_root(void **state)
-{
-    (void)state;
-    return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
+// ---- weights, translations ---------------------------------------------------------------------
 
 float value_at(size_t i)
 {
@@ -130,14 +66,6 @@ void add_shapes(weights *w, const shape *shapes, uint32_t n_layers, const char *
             add_experts(w, s, name, skip);
         }
     }
-}
-
-clq_source *open_source(const char *path)
-{
-    clq_source *s = NULL;
-    clq_error err = {0};
-    if (clq_source_open(path, NULL, &s, &err) != CLQ_OK) fail_msg("%s: %s", path, err.text);
-    return s;
 }
 
 void save_gguf(const char *path, const clq_translation *t)

@@ -1,20 +1,11 @@
 // SPDX-License-Identifier: MIT
-// What the tests of host/model share: folders and files that are made here, comparisons.
+// What the tests of host/model share: models that are made here, comparisons.
 #ifndef CLQ_TESTS_MODEL_FIXTURE_H
 #define CLQ_TESTS_MODEL_FIXTURE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
+#include "file_fixture.h"
 #include "model/translate.h"
 #include "model/vocab.h"
-
-// The folder that a test program works in: made by make_root, a group setup.
-extern char root[64];
 
 typedef struct shape {
     const char *name; // '%' stands for the layer, '#' for each of three experts
@@ -26,20 +17,11 @@ typedef struct weights {
     clq_buf header, data;
 } weights;
 
-void make_path(char path[256], const char *dir, const char *name);
-void write_bytes(const char *dir, const char *name, const void *bytes, size_t n);
-void write_text(const char *dir, const char *name, const char *text);
-void remove_file(const char *dir, const char *name);
-// An empty folder below root.
-void new_folder(char dir[256], const char *name);
-int make_root(void **state);
-int remove_root(void **state);
 float value_at(size_t i);
 void add_tensor(weights *w, const char *name, uint32_t n_dims, const uint64_t *dims);
 void save_weights(const char *dir, weights *w);
 // Adds all tensors of a table; `skip`: leave this one out (NULL: none).
 void add_shapes(weights *w, const shape *shapes, uint32_t n_layers, const char *skip);
-clq_source *open_source(const char *path);
 // A GGUF file of a translation, of zeros but for computed tensors.
 void save_gguf(const char *path, const clq_translation *t);
 void save_folder(const char *dir, const clq_translation *t);

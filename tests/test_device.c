@@ -2,12 +2,7 @@
 // host/device through the public functions: selectors, the C references against OpenCL, memory limits, discrete
 // memory, fall-backs. Without an OpenCL device only what needs none is tested.
 #define _XOPEN_SOURCE 700
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "file_fixture.h"
 
 #include <float.h>
 #include <math.h>
@@ -416,18 +411,6 @@ static void test_discrete(void **state)
 }
 
 // ---- fall-back ---------------------------------------------------------------------------------
-
-typedef struct {
-    int n;
-    char last[1024];
-} warnings;
-
-static void count_warning(void *user, const char *text)
-{
-    warnings *w = user;
-    w->n++;
-    snprintf(w->last, sizeof w->last, "%s", text);
-}
 
 // A kernel that fails its self-test is told once, and the reference stands in.
 static void test_fall_back(void **state)

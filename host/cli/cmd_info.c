@@ -41,18 +41,19 @@ static int print_json(const clq_source *s, const summary *types, uint32_t n_type
                              clq_cli_text(clq_source_architecture(s)), "n_tensors", (int)clq_source_count(s));
     json_t *list = json_array();
     for (uint32_t i = 0; i < n_types; i++)
-        json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "type", types[i].type, "n_tensors", (int)types[i].n_tensors,
-                                              "n_elements", (json_int_t)types[i].n_elements, "n_bytes",
-                                              (json_int_t)types[i].n_bytes));
+        json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "type", types[i].type, "n_tensors",
+                                              (int)types[i].n_tensors, "n_elements", (json_int_t)types[i].n_elements,
+                                              "n_bytes", (json_int_t)types[i].n_bytes));
     json_object_set_new(root, "types", list);
     if (tensors) {
         list = json_array();
         for (uint32_t i = 0; i < clq_source_count(s); i++) {
             clq_tensor_info t;
             clq_source_tensor(s, i, &t, NULL);
-            json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:I, s:o, s:I}", "name", clq_cli_text(t.name), "type", t.type,
-                                                  "shape", clq_json_dims(t.dims, t.n_dims), "n_bytes", (json_int_t)t.n_bytes,
-                                                  "file", clq_cli_text(t.file), "offset", (json_int_t)t.offset));
+            json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:I, s:o, s:I}", "name", clq_cli_text(t.name),
+                                                  "type", t.type, "shape", clq_json_dims(t.dims, t.n_dims), "n_bytes",
+                                                  (json_int_t)t.n_bytes, "file", clq_cli_text(t.file), "offset",
+                                                  (json_int_t)t.offset));
         }
         json_object_set_new(root, "tensors", list);
     }
@@ -83,8 +84,8 @@ int clq_cmd_info(int argc, char **argv)
     } else {
         char text[160], size[32];
         const char *arch = clq_source_architecture(s);
-        printf("%s%s%s, %u tensors\n", containers[clq_source_container(s)], *arch ? ", " : "", clq_safe_text(arch, text, sizeof text),
-               clq_source_count(s));
+        printf("%s%s%s, %u tensors\n", containers[clq_source_container(s)], *arch ? ", " : "",
+               clq_safe_text(arch, text, sizeof text), clq_source_count(s));
         for (uint32_t i = 0; i < n_types; i++)
             printf("  %-12s %6u tensors %15llu elements  %s\n", types[i].type, types[i].n_tensors,
                    (unsigned long long)types[i].n_elements, clq_size_text(types[i].n_bytes, size));
@@ -92,7 +93,8 @@ int clq_cmd_info(int argc, char **argv)
             clq_tensor_info t;
             char name[256];
             clq_source_tensor(s, i, &t, NULL);
-            printf("%-12s %-24s %s\n", t.type, clq_shape_text(t.dims, t.n_dims, text), clq_safe_text(t.name, name, sizeof name));
+            printf("%-12s %-24s %s\n", t.type, clq_shape_text(t.dims, t.n_dims, text),
+                   clq_safe_text(t.name, name, sizeof name));
         }
     }
     clq_source_close(s);

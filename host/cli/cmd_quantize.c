@@ -28,8 +28,8 @@ static void show_progress(void *user, const clq_progress *p)
     if (p->seconds - d->last < 0.1 && p->tensors_done < p->n_tensors) return;
     d->last = p->seconds;
     fprintf(stderr, "\r\033[K%3.0f%%  %u/%u  %.0f million weights/s  %.0f s left  %s",
-            p->n_elements ? 100.0 * (double)p->elements_done / (double)p->n_elements : 100.0, p->tensors_done, p->n_tensors,
-            rate / 1e6, left, clq_safe_text(p->tensor, name, sizeof name));
+            p->n_elements ? 100.0 * (double)p->elements_done / (double)p->n_elements : 100.0, p->tensors_done,
+            p->n_tensors, rate / 1e6, left, clq_safe_text(p->tensor, name, sizeof name));
     if (p->tensors_done == p->n_tensors) fprintf(stderr, "\r\033[K");
 }
 
@@ -47,7 +47,8 @@ static void print_plan(const clq_plan *plan)
     for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
         char shape[160], name[256];
         printf("%-12s %-16s %-20s %14llu  %s%s%s\n", t->source_type, t->type, clq_shape_text(t->dims, t->n_dims, shape),
-               (unsigned long long)t->n_bytes, clq_safe_text(t->name, name, sizeof name), *t->note ? "  # " : "", t->note);
+               (unsigned long long)t->n_bytes, clq_safe_text(t->name, name, sizeof name), *t->note ? "  # " : "",
+               t->note);
     }
 }
 
@@ -59,8 +60,9 @@ static void print_notes(const clq_plan *plan, const clq_plan_totals *totals)
     char name[256], size[32];
     if (totals->n_fallbacks) {
         int64_t extra = totals->fallback_bytes;
-        fprintf(stderr, "clquant: %u tensors do not get the type asked for, which makes the output %s %s\n", totals->n_fallbacks,
-                clq_size_text((uint64_t)(extra < 0 ? -extra : extra), size), extra < 0 ? "smaller" : "larger");
+        fprintf(stderr, "clquant: %u tensors do not get the type asked for, which makes the output %s %s\n",
+                totals->n_fallbacks, clq_size_text((uint64_t)(extra < 0 ? -extra : extra), size),
+                extra < 0 ? "smaller" : "larger");
     }
     for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++)
         if (*t->note && ++shown <= 5) fprintf(stderr, "  %s: %s\n", clq_safe_text(t->name, name, sizeof name), t->note);
@@ -131,11 +133,12 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
         }
         json_array_append_new(list, row);
     }
-    json_t *root = json_pack("{s:o, s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:i, s:o}", "input", clq_cli_text(r->in), "output",
-                             clq_cli_text(r->out), "type", r->type, "dry_run", r->dry_run, "n_bytes",
-                             (json_int_t)totals->n_bytes, "source_bytes", (json_int_t)totals->source_bytes, "n_elements",
-                             (json_int_t)totals->n_elements, "quantized_elements", (json_int_t)totals->quantized_elements,
-                             "memory", (json_int_t)totals->memory, "n_fallbacks", (int)totals->n_fallbacks, "tensors", list);
+    json_t *root =
+        json_pack("{s:o, s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:i, s:o}", "input", clq_cli_text(r->in), "output",
+                  clq_cli_text(r->out), "type", r->type, "dry_run", r->dry_run, "n_bytes", (json_int_t)totals->n_bytes,
+                  "source_bytes", (json_int_t)totals->source_bytes, "n_elements", (json_int_t)totals->n_elements,
+                  "quantized_elements", (json_int_t)totals->quantized_elements, "memory", (json_int_t)totals->memory,
+                  "n_fallbacks", (int)totals->n_fallbacks, "tensors", list);
     json_object_set_new(root, "fallback_bytes", json_integer((json_int_t)totals->fallback_bytes));
     if (!r->dry_run) {
         json_object_set_new(root, "seconds", json_real(totals->seconds));
@@ -155,8 +158,10 @@ static int run_plan(clq_plan *plan, const clq_request *r, clq_hooks *hooks)
     clq_device_info info;
     clq_device_describe(device, &info);
     if (!info.exact_divide)
-        fprintf(stderr, "clquant: warning: '%s' does not round division correctly; ggml types are within their error bounds, "
-                        "but not byte-identical to the reference\n", info.name);
+        fprintf(stderr,
+                "clquant: warning: '%s' does not round division correctly; ggml types are within their error bounds, "
+                "but not byte-identical to the reference\n",
+                info.name);
     clq_status st = clq_plan_run(plan, device, &err);
     clq_device_close(device);
     if (st == CLQ_INTERRUPTED)

@@ -38,17 +38,17 @@ int clq_cmd_devices(int argc, char **argv)
         if (clq_device_query(d, &i, &err) != CLQ_OK) return clq_report(&err);
         char memory[32], most[32];
         if (!json)
-            printf("%u: %s\n   %s, %s, driver %s; %s, %u compute units, %s, %s at once\n   %s memory; %s division%s\n", d, i.name,
-                   i.platform, i.version, i.driver, kind(&i), i.compute_units, clq_size_text(i.global_memory, memory),
-                   clq_size_text(i.max_allocation, most), i.unified_memory ? "unified" : "own",
-                   i.exact_divide ? "exact" : "inexact", i.fp16 ? "; fp16" : "");
+            printf("%u: %s\n   %s, %s, driver %s; %s, %u compute units, %s, %s at once\n   %s memory; %s division%s\n",
+                   d, i.name, i.platform, i.version, i.driver, kind(&i), i.compute_units,
+                   clq_size_text(i.global_memory, memory), clq_size_text(i.max_allocation, most),
+                   i.unified_memory ? "unified" : "own", i.exact_divide ? "exact" : "inexact", i.fp16 ? "; fp16" : "");
         json_array_append_new(
-            list, json_pack("{s:i, s:o, s:o, s:o, s:o, s:s, s:i, s:I, s:I, s:b, s:b, s:b, s:b, s:b}", "index", (int)d, "name",
-                            clq_cli_text(i.name), "platform", clq_cli_text(i.platform), "version", clq_cli_text(i.version),
-                            "driver", clq_cli_text(i.driver), "kind", kind(&i), "compute_units", (int)i.compute_units,
-                            "global_memory", (json_int_t)i.global_memory, "max_allocation", (json_int_t)i.max_allocation,
-                            "unified_memory", i.unified_memory, "exact_divide", i.exact_divide, "denormals", i.denormals,
-                            "fp16", i.fp16, "fp64", i.fp64));
+            list, json_pack("{s:i, s:o, s:o, s:o, s:o, s:s, s:i, s:I, s:I, s:b, s:b, s:b, s:b, s:b}", "index", (int)d,
+                            "name", clq_cli_text(i.name), "platform", clq_cli_text(i.platform), "version",
+                            clq_cli_text(i.version), "driver", clq_cli_text(i.driver), "kind", kind(&i),
+                            "compute_units", (int)i.compute_units, "global_memory", (json_int_t)i.global_memory,
+                            "max_allocation", (json_int_t)i.max_allocation, "unified_memory", i.unified_memory,
+                            "exact_divide", i.exact_divide, "denormals", i.denormals, "fp16", i.fp16, "fp64", i.fp64));
     }
     if (json) return clq_print_json(list);
     json_decref(list);
@@ -63,7 +63,9 @@ int clq_cmd_formats(int argc, char **argv)
     int code = read_json_option(argc, argv, &json);
     if (code >= 0) return code;
     json_t *list = json_array();
-    if (!json) printf("%-28s %-6s %-7s %-8s %-11s %s\n", "type", "block", "bits/w", "error", "container", "bytes equal to ggml's");
+    if (!json)
+        printf("%-28s %-6s %-7s %-8s %-11s %s\n", "type", "block", "bits/w", "error", "container",
+               "bytes equal to ggml's");
     for (int id = 0; id <= CLQ_INT; id++) {
         const clq_format_info *f = clq_format_at((clq_format_id)id);
         if (!f->has_codec) continue;
@@ -72,8 +74,9 @@ int clq_cmd_formats(int argc, char **argv)
         const char *container = family ? "folder" : id > CLQ_BF16 ? "gguf" : "both";
         if (json) {
             json_array_append_new(list, json_pack("{s:s, s:i, s:o, s:o, s:s, s:b}", "name", f->name, "block_elements",
-                                                  (int)f->block_elements, "bits_per_weight", family ? json_null() : json_real(bits),
-                                                  "error_bound", family ? json_null() : json_real(f->error_bound), "container",
+                                                  (int)f->block_elements, "bits_per_weight",
+                                                  family ? json_null() : json_real(bits), "error_bound",
+                                                  family ? json_null() : json_real(f->error_bound), "container",
                                                   container, "exact", f->exact));
         } else if (family) {
             printf("%-28s %-6s %-7s %-8s %-11s\n", f->name, "-", "bits+", "s/2, s", container);

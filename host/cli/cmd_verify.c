@@ -19,16 +19,16 @@ static void each(void *user, const clq_verify_tensor *t)
     listing *l = user;
     char name[256];
     if (l->list)
-        json_array_append_new(l->list, json_pack("{s:o, s:s, s:o, s:o, s:I, s:I}", "name", clq_cli_text(t->name), "type", t->type,
-                                                 "sqnr_db", clq_json_real(t->sqnr_db), "max_error", clq_json_real(t->max_error),
-                                                 "bad_values", (json_int_t)t->bad_values, "n_elements",
-                                                 (json_int_t)t->n_elements));
+        json_array_append_new(l->list, json_pack("{s:o, s:s, s:o, s:o, s:I, s:I}", "name", clq_cli_text(t->name),
+                                                 "type", t->type, "sqnr_db", clq_json_real(t->sqnr_db), "max_error",
+                                                 clq_json_real(t->max_error), "bad_values", (json_int_t)t->bad_values,
+                                                 "n_elements", (json_int_t)t->n_elements));
     else if (l->print && isinf(t->sqnr_db))
         printf("%-16s %9s %12s  %s%s\n", t->type, "equal", "0", clq_safe_text(t->name, name, sizeof name),
                t->bad_values ? "  BAD" : "");
     else if (l->print)
-        printf("%-16s %9.2f %12.4g  %s%s\n", t->type, t->sqnr_db, t->max_error, clq_safe_text(t->name, name, sizeof name),
-               t->bad_values ? "  NOT FINITE" : "");
+        printf("%-16s %9.2f %12.4g  %s%s\n", t->type, t->sqnr_db, t->max_error,
+               clq_safe_text(t->name, name, sizeof name), t->bad_values ? "  NOT FINITE" : "");
 }
 
 int clq_cmd_verify(int argc, char **argv)
@@ -61,13 +61,15 @@ int clq_cmd_verify(int argc, char **argv)
     clq_status st = clq_verify(source, output, threads, hooks, each, &l, &totals, &err);
     bool told = st == CLQ_OK || st == CLQ_QUALITY;
     if (json && told) {
-        clq_print_json(json_pack("{s:b, s:i, s:i, s:o, s:o, s:I, s:o}", "ok", st == CLQ_OK, "n_compared", (int)totals.n_compared,
-                                 "n_missing", (int)totals.n_missing, "sqnr_db", clq_json_real(totals.sqnr_db), "worst_sqnr_db",
-                                 clq_json_real(totals.worst_sqnr_db), "bad_values", (json_int_t)totals.bad_values, "tensors",
-                                 l.list));
+        clq_print_json(json_pack("{s:b, s:i, s:i, s:o, s:o, s:I, s:o}", "ok", st == CLQ_OK, "n_compared",
+                                 (int)totals.n_compared, "n_missing", (int)totals.n_missing, "sqnr_db",
+                                 clq_json_real(totals.sqnr_db), "worst_sqnr_db", clq_json_real(totals.worst_sqnr_db),
+                                 "bad_values", (json_int_t)totals.bad_values, "tensors", l.list));
     } else if (told && !quiet) {
-        printf("%u tensors compared, SQNR %.2f dB, worst tensor %.2f dB, %llu values or scales not finite, %u missing\n",
-               totals.n_compared, totals.sqnr_db, totals.worst_sqnr_db, (unsigned long long)totals.bad_values, totals.n_missing);
+        printf("%u tensors compared, SQNR %.2f dB, worst tensor %.2f dB, %llu values or scales not finite, "
+               "%u missing\n",
+               totals.n_compared, totals.sqnr_db, totals.worst_sqnr_db, (unsigned long long)totals.bad_values,
+               totals.n_missing);
     }
     clq_source_close(output);
     clq_source_close(source);

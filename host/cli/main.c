@@ -72,7 +72,8 @@ static const clq_command *running;
 
 static void print_help(FILE *to)
 {
-    fprintf(to, "clquant %s: quantize model checkpoints on any OpenCL device\n\nusage: clquant COMMAND ...\n\n", clq_version());
+    fprintf(to, "clquant %s: quantize model checkpoints on any OpenCL device\n\nusage: clquant COMMAND ...\n\n",
+            clq_version());
     for (int i = 0; i < N_COMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
     fprintf(to, "\n`clquant COMMAND --help` tells a command's options. Exit codes: 0 ok, 1 a quality bound was\n"
                 "missed, 2 usage, 3 bad input, 4 device, 5 output, 130 interrupted (and resumable).\n");

@@ -69,7 +69,8 @@ static clq_status array_create(clq_opencl *d, array *a, uint64_t n_bytes, clq_er
     if (!clq_round_up_u64(n_bytes ? n_bytes : 1, d->unified ? PAGE : 4, &rounded)) return clq_fail_memory(err, n_bytes);
     if (rounded > d->base.info.max_allocation)
         return clq_fail(err, CLQ_DEVICE, "a buffer of %llu bytes is above the %llu that '%s' allocates at once",
-                        (unsigned long long)rounded, (unsigned long long)d->base.info.max_allocation, d->base.info.name);
+                        (unsigned long long)rounded, (unsigned long long)d->base.info.max_allocation,
+                        d->base.info.name);
     a->n_bytes = rounded;
     if (d->unified) {
         a->host = aligned_alloc(PAGE, rounded);
@@ -97,7 +98,8 @@ static clq_status array_open(clq_opencl *d, array *a, clq_error *err)
 {
     cl_int code = CL_SUCCESS;
     if (!d->unified || a->mapped) return CLQ_OK;
-    clEnqueueMapBuffer(d->compute, a->mem, CL_TRUE, CL_MAP_WRITE_INVALIDATE_REGION, 0, a->n_bytes, 0, NULL, NULL, &code);
+    clEnqueueMapBuffer(d->compute, a->mem, CL_TRUE, CL_MAP_WRITE_INVALIDATE_REGION, 0, a->n_bytes, 0, NULL, NULL,
+                       &code);
     if (code != CL_SUCCESS) return clq_cl_fail(err, code, "mapping a buffer");
     a->mapped = true;
     return CLQ_OK;
@@ -446,9 +448,11 @@ static clq_status decode_ints(cl_lane *l, const input *in, clq_error *err)
     CLQ_TRY(need(d, &l->scale_floats, l->base.limits.n_groups * 4, err));
     CLQ_TRY(need(d, &l->zero_points, l->base.limits.n_groups, err));
     array_give(d, &l->floats);
-    cl_int code = clEnqueueWriteBuffer(d->compute, l->scale_floats.mem, CL_TRUE, 0, n_scales * 4, t->scales, 0, NULL, NULL);
+    cl_int code =
+        clEnqueueWriteBuffer(d->compute, l->scale_floats.mem, CL_TRUE, 0, n_scales * 4, t->scales, 0, NULL, NULL);
     if (code == CL_SUCCESS && t->zero_points)
-        code = clEnqueueWriteBuffer(d->compute, l->zero_points.mem, CL_TRUE, 0, n_scales, t->zero_points, 0, NULL, NULL);
+        code =
+            clEnqueueWriteBuffer(d->compute, l->zero_points.mem, CL_TRUE, 0, n_scales, t->zero_points, 0, NULL, NULL);
     if (code != CL_SUCCESS) return clq_cl_fail(err, code, "uploading scales");
     clq_kernel *k;
     CLQ_TRY(kernel_for(l, &t->type, CLQ_F32, "decode", CLQ_WEIGHTS_IGNORED, &k, err));

@@ -256,7 +256,8 @@ static double opencl_copy_rate(clq_device *device)
     cl_uint n = WORDS;
     cl_mem from = clCreateBuffer(d->context, CL_MEM_READ_ONLY, WORDS * 4ull, NULL, &code);
     cl_mem to = clCreateBuffer(d->context, CL_MEM_WRITE_ONLY, WORDS * 4ull, NULL, &code);
-    if (!from || !to || clq_kernel_get(d, "reduce.cl", d->lanes, "-DSRC=0", "copy_words", &copy, NULL) != CLQ_OK) goto out;
+    if (!from || !to || clq_kernel_get(d, "reduce.cl", d->lanes, "-DSRC=0", "copy_words", &copy, NULL) != CLQ_OK)
+        goto out;
     cl_uint zero = 0;
     clEnqueueFillBuffer(d->compute, from, &zero, 4, 0, WORDS * 4ull, 0, NULL, NULL);
     for (int i = 0; i < ROUNDS; i++) {

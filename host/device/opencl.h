@@ -60,8 +60,8 @@ clq_status clq_cl_fail(clq_error *err, cl_int code, const char *format, ...) __a
 const char *clq_cl_error_name(cl_int code);
 
 // program.c. The kernel `name` of kernels/<file> built with VW = lanes (1 in the wg form) and `options`.
-clq_status clq_kernel_get(clq_opencl *d, const char *file, int lanes, const char *options, const char *name, clq_kernel **kernel,
-                          clq_error *err);
+clq_status clq_kernel_get(clq_opencl *d, const char *file, int lanes, const char *options, const char *name,
+                          clq_kernel **kernel, clq_error *err);
 // Saves programs that were built in this run, then frees all.
 void clq_programs_close(clq_opencl *d);
 // The text of an embedded kernel file (or of the folder CLQ_KERNEL_DIR), includes resolved; free() it.

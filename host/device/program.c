@@ -109,8 +109,8 @@ static bool load_binary(clq_opencl *d, clq_program *p)
     unsigned char *bytes = NULL;
     bool loaded = false;
     struct stat sb;
-    if (fstat(fileno(f), &sb) == 0 && sb.st_size > 0 && sb.st_size < 256 << 20 && (bytes = malloc((size_t)sb.st_size)) &&
-        fread(bytes, 1, (size_t)sb.st_size, f) == (size_t)sb.st_size) {
+    if (fstat(fileno(f), &sb) == 0 && sb.st_size > 0 && sb.st_size < 256 << 20 &&
+        (bytes = malloc((size_t)sb.st_size)) && fread(bytes, 1, (size_t)sb.st_size, f) == (size_t)sb.st_size) {
         size_t len = (size_t)sb.st_size;
         const unsigned char *binary = bytes;
         cl_int code, status;

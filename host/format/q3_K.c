@@ -114,7 +114,8 @@ void clq_q3_K_encode_ref(const float *x, const float *importance, uint64_t n_blo
             fit_plain(x, &b[i], q);
         for (int j = 0; j < 16; j++) {
             float step = clq_f16_to_f32(b[i].d) * (float)get_scale(b[i].scales, j);
-            for (int k = 16 * j; step != 0 && k < 16 * j + 16; k++) q[k] = (int8_t)(clamp4(clq_nearest(x[k] / step)) + 4);
+            for (int k = 16 * j; step != 0 && k < 16 * j + 16; k++)
+                q[k] = (int8_t)(clamp4(clq_nearest(x[k] / step)) + 4);
         }
         for (int k = 0; k < 256; k++) {
             b[i].hmask[k % 32] |= (uint8_t)(q[k] >> 2 << k / 32);
@@ -129,7 +130,8 @@ void clq_q3_K_decode_ref(const void *blocks, uint64_t n_blocks, float *y)
     for (uint64_t i = 0; i < n_blocks; i++, y += 256) {
         float d = clq_f16_to_f32(b[i].d);
         for (int k = 0; k < 256; k++) {
-            int q = (b[i].qs[k / 128 * 32 + k % 32] >> k % 128 / 32 * 2 & 3) - (b[i].hmask[k % 32] >> k / 32 & 1 ? 0 : 4);
+            int q =
+                (b[i].qs[k / 128 * 32 + k % 32] >> k % 128 / 32 * 2 & 3) - (b[i].hmask[k % 32] >> k / 32 & 1 ? 0 : 4);
             y[k] = d * (float)get_scale(b[i].scales, k / 16) * (float)q;
         }
     }

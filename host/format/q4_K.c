@@ -13,7 +13,8 @@ void clq_q4_K_encode_ref(const float *x, const float *importance, uint64_t n_blo
     clq_block_q4_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         uint8_t q[256];
-        clq_affine_groups(x, importance ? importance + 256 * i : NULL, 15, -1.0f, 0.1f, 20, q, &b[i].d, &b[i].dmin, b[i].scales);
+        clq_affine_groups(x, importance ? importance + 256 * i : NULL, 15, -1.0f, 0.1f, 20, q, &b[i].d, &b[i].dmin,
+                          b[i].scales);
         for (int j = 0; j < 128; j++) {
             int at = j / 32 * 64 + j % 32;
             b[i].qs[j] = (uint8_t)(q[at] | q[at + 32] << 4);

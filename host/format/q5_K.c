@@ -9,7 +9,8 @@ void clq_q5_K_encode_ref(const float *x, const float *importance, uint64_t n_blo
     clq_block_q5_K *b = blocks;
     for (uint64_t i = 0; i < n_blocks; i++, x += 256) {
         uint8_t q[256];
-        clq_affine_groups(x, importance ? importance + 256 * i : NULL, 31, -0.5f, 0.1f, 15, q, &b[i].d, &b[i].dmin, b[i].scales);
+        clq_affine_groups(x, importance ? importance + 256 * i : NULL, 31, -0.5f, 0.1f, 15, q, &b[i].d, &b[i].dmin,
+                          b[i].scales);
         for (int k = 0; k < 32; k++) {
             b[i].qh[k] = 0;
             for (int j = 0; j < 8; j++) b[i].qh[k] |= (uint8_t)(q[32 * j + k] >> 4 << j);

@@ -15,7 +15,8 @@ void clq_q6_K_encode_ref(const float *x, const float *importance, uint64_t n_blo
         int8_t q[256];
         float scale[16], largest = 0, signed_largest = 0;
         for (int j = 0; j < 16; j++) {
-            scale[j] = clq_fit_symmetric(16, 32, x + 16 * j, importance ? importance + 256 * i + 16 * j : NULL, q + 16 * j);
+            scale[j] =
+                clq_fit_symmetric(16, 32, x + 16 * j, importance ? importance + 256 * i + 16 * j : NULL, q + 16 * j);
             if (fabsf(scale[j]) > largest) {
                 largest = fabsf(scale[j]);
                 signed_largest = scale[j];

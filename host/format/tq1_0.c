@@ -11,7 +11,8 @@
 static uint8_t pack(const float *x, int stride, int n, float inverse)
 {
     unsigned q = 0;
-    for (int k = 0; k < 5; k++) q = q * 3 + (k < n ? ((unsigned)clq_trunc_x86(roundf(x[k * stride] * inverse)) + 1) & 3 : 0);
+    for (int k = 0; k < 5; k++)
+        q = q * 3 + (k < n ? ((unsigned)clq_trunc_x86(roundf(x[k * stride] * inverse)) + 1) & 3 : 0);
     return (uint8_t)((q * 256 + 242) / 243);
 }
 

@@ -247,8 +247,9 @@ static void warn_ignored(const clq_source *s, const list *files, const list *sha
         const char *name = files->items[i];
         if (!clq_ends_with(name, ".safetensors") || strchr(name, '/')) continue;
         char *const *used = shards->n ? bsearch(&name, shards->items, shards->n, sizeof *shards->items, by_text) : NULL;
-        if (!used) clq_warn(hooks, "'%s/%s' is ignored: the model's weights are in %s%s", s->path, name, shards->items[0],
-                            shards->n > 1 ? " and others" : "");
+        if (!used)
+            clq_warn(hooks, "'%s/%s' is ignored: the model's weights are in %s%s", s->path, name, shards->items[0],
+                     shards->n > 1 ? " and others" : "");
     }
 }
 

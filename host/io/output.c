@@ -63,7 +63,9 @@ static clq_status split_path(clq_output *o, const char *path, clq_error *err)
     const char *base = clq_path_base(o->path);
     if (!*base || strcmp(base, ".") == 0 || strcmp(base, "..") == 0)
         return clq_fail(err, CLQ_OUTPUT, "'%s' cannot be an output: give it a name of its own", path);
-    o->dir = base == o->path ? strdup(".") : base == o->path + 1 ? strdup("/") : strndup(o->path, (size_t)(base - o->path - 1));
+    o->dir = base == o->path       ? strdup(".")
+             : base == o->path + 1 ? strdup("/")
+                                   : strndup(o->path, (size_t)(base - o->path - 1));
     char *names[2] = {NULL, NULL};
     static const char *const endings[2] = {".clq-partial", ".clq-journal"};
     for (int i = 0; o->dir && i < 2; i++) {
@@ -93,7 +95,8 @@ bool clq_output_is_input(const char *path, const clq_file *files, uint32_t n)
         // The folder that an input lies in: entries of the output would replace it.
         char *there = clq_path_join(path, clq_path_base(files[i].path));
         struct stat inner;
-        bool same = there && stat(there, &inner) == 0 && inner.st_dev == files[i].device && inner.st_ino == files[i].inode;
+        bool same =
+            there && stat(there, &inner) == 0 && inner.st_dev == files[i].device && inner.st_ino == files[i].inode;
         free(there);
         if (same) return true;
     }
@@ -115,7 +118,8 @@ static clq_status check_file_replaceable(const char *path, clq_error *err)
     if (lstat(path, &sb) != 0) return errno == ENOENT ? CLQ_OK : fail_path(err, "cannot look at", path);
     if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode))
         return clq_fail(err, CLQ_OUTPUT, "'%s' is a folder, a file is to be written there", path);
-    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode)) return clq_fail(err, CLQ_OUTPUT, "'%s' is not a regular file", path);
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode))
+        return clq_fail(err, CLQ_OUTPUT, "'%s' is not a regular file", path);
     return CLQ_OK;
 }
 
@@ -139,8 +143,9 @@ static clq_status check_replaceable(const clq_output *o, clq_error *err)
     struct dirent *e;
     while (st == CLQ_OK && (e = readdir(d)))
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && !planned(o, e->d_name))
-            st = clq_fail(err, CLQ_OUTPUT, "folder '%s' holds '%s', which is not of an earlier output; it is not replaced",
-                          o->path, e->d_name);
+            st = clq_fail(err, CLQ_OUTPUT,
+                          "folder '%s' holds '%s', which is not of an earlier output; it is not replaced", o->path,
+                          e->d_name);
     closedir(d);
     return st;
 }
@@ -248,8 +253,8 @@ static clq_status check_space(const clq_output *o, uint64_t already, clq_error *
     if (statvfs(o->dir, &v) != 0) return fail_path(err, "cannot look at folder", o->dir);
     uint64_t free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
     if (total > already && total - already > free_bytes)
-        return clq_fail_errno(err, CLQ_OUTPUT, ENOSPC, "'%s' needs %" PRIu64 " bytes, '%s' has %" PRIu64 " free", o->path,
-                              total - already, o->dir, free_bytes);
+        return clq_fail_errno(err, CLQ_OUTPUT, ENOSPC, "'%s' needs %" PRIu64 " bytes, '%s' has %" PRIu64 " free",
+                              o->path, total - already, o->dir, free_bytes);
     return CLQ_OK;
 }
 
@@ -271,7 +276,8 @@ static clq_status open_journal(clq_output *o, clq_error *err)
 
 static clq_status open_files(clq_output *o, bool resume, clq_error *err)
 {
-    if (o->kind != CLQ_OUTPUT_FILE && mkdir(o->partial, 0777) != 0 && errno != EEXIST) return fail_path(err, "cannot make folder", o->partial);
+    if (o->kind != CLQ_OUTPUT_FILE && mkdir(o->partial, 0777) != 0 && errno != EEXIST)
+        return fail_path(err, "cannot make folder", o->partial);
     for (uint32_t i = 0; i < o->n_files; i++) {
         char *path = file_path(o, i);
         if (!path) return clq_fail_memory(err, 1);
@@ -347,7 +353,8 @@ clq_status clq_output_open(const char *path, clq_output_kind kind, const clq_out
 
 // ---- writing ----
 
-clq_status clq_output_write(clq_output *o, uint32_t file, uint64_t offset, const void *bytes, uint64_t n, clq_error *err)
+clq_status clq_output_write(clq_output *o, uint32_t file, uint64_t offset, const void *bytes, uint64_t n,
+                            clq_error *err)
 {
     const uint8_t *p = bytes;
     uint64_t end;

@@ -376,8 +376,9 @@ clq_status clq_tensor_read(const clq_source *s, const clq_tensor *t, uint64_t fi
     if (f->info.block_elements == 1) {
         bool float8 = t->type.format == CLQ_F8_E4M3 || t->type.format == CLQ_F8_E5M2;
         if (float8 && !t->scales.n_bytes)
-            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is %s, but no weight_scale or weight_scale_inv stands beside it",
-                            t->name, f->info.name);
+            return clq_fail(err, CLQ_BAD_INPUT,
+                            "tensor '%s' is %s, but no weight_scale or weight_scale_inv stands beside it", t->name,
+                            f->info.name);
         CLQ_TRY(read_floats(s, &t->codes, first * cols, n * cols, y, err));
         return t->scales.n_bytes ? scale_rows(s, t, cols, first, n, y, err) : CLQ_OK;
     }

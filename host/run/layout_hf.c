@@ -143,10 +143,12 @@ static json_t *module_name(const clq_entry *e)
 
 static json_t *scheme_json(const clq_type *t, json_t *targets)
 {
-    const char *strategy = t->granularity == CLQ_PER_TENSOR ? "tensor" : t->granularity == CLQ_PER_GROUP ? "group" : "channel";
-    json_t *weights = json_pack("{s:n, s:n, s:b, s:i, s:s, s:{}, s:s, s:b, s:s}", "actorder", "block_structure", "dynamic",
-                                0, "num_bits", t->bits, "observer", "minmax", "observer_kwargs", "strategy", strategy,
-                                "symmetric", t->symmetric, "type", "int");
+    const char *strategy = t->granularity == CLQ_PER_TENSOR  ? "tensor"
+                           : t->granularity == CLQ_PER_GROUP ? "group"
+                                                             : "channel";
+    json_t *weights = json_pack("{s:n, s:n, s:b, s:i, s:s, s:{}, s:s, s:b, s:s}", "actorder", "block_structure",
+                                "dynamic", 0, "num_bits", t->bits, "observer", "minmax", "observer_kwargs", "strategy",
+                                strategy, "symmetric", t->symmetric, "type", "int");
     json_object_set_new(weights, "group_size",
                         t->granularity == CLQ_PER_GROUP ? json_integer(t->group_size) : json_null());
     return json_pack("{s:s, s:n, s:n, s:o, s:o}", "format", t->bits == 8 ? "int-quantized" : "pack-quantized",
@@ -250,7 +252,8 @@ static clq_status write_config(clq_plan *p, clq_error *err)
     json_t *quantization = quantization_config(p);
     if (quantization) json_object_set_new(config, "quantization_config", quantization);
     bool translated = p->source->container == CLQ_GGUF;
-    const char *key = json_object_get(config, "dtype") && !json_object_get(config, "torch_dtype") ? "dtype" : "torch_dtype";
+    const char *key =
+        json_object_get(config, "dtype") && !json_object_get(config, "torch_dtype") ? "dtype" : "torch_dtype";
     if (translated || p->options.convert || json_object_get(config, key))
         json_object_set_new(config, key, json_string(torch_dtype(p)));
     clq_status st = json_object_size(config) ? add_json_file(p, "config.json", config, err) : CLQ_OK;
@@ -274,11 +277,13 @@ static bool in_output(const clq_plan *p, const char *name)
 static clq_status carry_files(clq_plan *p, clq_error *err)
 {
     for (uint32_t i = 0; i < p->translation.n_files; i++)
-        CLQ_TRY(add_text_file(p, p->translation.files[i].name, p->translation.files[i].data, p->translation.files[i].len, err));
+        CLQ_TRY(add_text_file(p, p->translation.files[i].name, p->translation.files[i].data,
+                              p->translation.files[i].len, err));
     for (uint32_t i = 0; i < p->source->n_extra_files; i++) {
         if (in_output(p, p->source->extra_files[i])) continue;
         clq_plan_file *f = clq_plan_add_file(p, p->source->extra_files[i]);
-        if (!f || !(f->copy_of = clq_path_join(p->source->path, p->source->extra_files[i]))) return clq_fail_memory(err, 1);
+        if (!f || !(f->copy_of = clq_path_join(p->source->path, p->source->extra_files[i])))
+            return clq_fail_memory(err, 1);
         clq_file file;
         CLQ_TRY(clq_file_open(f->copy_of, &file, err));
         f->n_bytes = file.size;

@@ -91,7 +91,8 @@ static clq_status set_int_parts(clq_entry *e, clq_error *err)
     bool by_last = e->cols == e->info.dims[e->info.n_dims - 1];
     uint32_t lead = by_last ? e->info.n_dims - 1 : 1;
     uint64_t groups = sizes.groups, zero_rows = e->rows, zero_cols = groups;
-    e->codes = (clq_part){.name = join(name, stem, parts[0]), .st_dtype = packed ? "I32" : "I8", .n_bytes = sizes.codes};
+    e->codes =
+        (clq_part){.name = join(name, stem, parts[0]), .st_dtype = packed ? "I32" : "I8", .n_bytes = sizes.codes};
     if (packed) {
         e->codes.n_dims = lead + 1;
         memcpy(e->codes.dims, e->info.dims, lead * sizeof *e->codes.dims);
@@ -102,8 +103,10 @@ static clq_status set_int_parts(clq_entry *e, clq_error *err)
         e->codes.n_dims = e->info.n_dims;
         memcpy(e->codes.dims, e->info.dims, sizeof e->codes.dims);
     }
-    e->scales = (clq_part){.name = join(name, stem, parts[1]), .st_dtype = clq_format_row(e->type.scale_format)->st_name,
-                           .n_dims = lead + 1, .n_bytes = sizes.scales};
+    e->scales = (clq_part){.name = join(name, stem, parts[1]),
+                           .st_dtype = clq_format_row(e->type.scale_format)->st_name,
+                           .n_dims = lead + 1,
+                           .n_bytes = sizes.scales};
     memcpy(e->scales.dims, e->info.dims, lead * sizeof *e->scales.dims);
     e->scales.dims[lead] = groups;
     if (one) {
@@ -144,7 +147,8 @@ static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
         if (!clq_format_bytes(e->type.format, e->info.n_elements, &e->codes.n_bytes))
             return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is too large", t->name);
         if (!p->to_gguf && !e->codes.st_dtype)
-            return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name, e->info.type);
+            return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name,
+                            e->info.type);
     }
     e->copy = e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && e->uniform &&
                                           e->from.shift == 0);
@@ -153,7 +157,8 @@ static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
     return CLQ_OK;
 }
 
-static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e, clq_error *err)
+static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e,
+                             clq_error *err)
 {
     const clq_tensor *first = &p->source->tensors[tr->from.source];
     *e = (clq_entry){.from = tr->from, .uniform = clq_origin_uniform(p->source, &tr->from)};
@@ -171,8 +176,8 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     clq_choice c;
     CLQ_TRY(clq_policy_choose(policy, &s, &c, err));
     if (!e->uniform && clq_format_row(c.type.format)->kind == CLQ_KIND_OPAQUE)
-        return clq_fail(err, CLQ_BAD_INPUT, "the parts of tensor '%s' are stored in several types, from '%s' on", tr->name,
-                        t->name);
+        return clq_fail(err, CLQ_BAD_INPUT, "the parts of tensor '%s' are stored in several types, from '%s' on",
+                        tr->name, t->name);
     e->type = c.type;
     e->rows = c.rows;
     e->cols = c.cols;
@@ -186,7 +191,8 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     p->totals.n_fallbacks += c.fallback;
     p->totals.n_notes += *e->note != '\0';
     if (c.fallback)
-        p->totals.fallback_bytes += (int64_t)e->info.n_bytes - (int64_t)(clq_type_bits(&c.asked) / 8 * (double)t->n_elements);
+        p->totals.fallback_bytes +=
+            (int64_t)e->info.n_bytes - (int64_t)(clq_type_bits(&c.asked) / 8 * (double)t->n_elements);
     p->totals.n_elements += t->n_elements;
     if (c.quantized) p->totals.quantized_elements += t->n_elements;
     p->totals.source_bytes += clq_origin_bytes(p->source, &e->from);
@@ -200,7 +206,10 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
         const clq_computed_tensor *c = &p->translation.computed[i];
         clq_entry *e = &p->entries[p->n_entries++];
         *e = (clq_entry){.type = clq_plain(CLQ_F32), .from.source = UINT32_MAX, .copy = true, .rows = 1};
-        e->info = (clq_plan_tensor){.name = strdup(c->name), .source_name = "(computed)", .note = e->note, .n_dims = c->n_dims,
+        e->info = (clq_plan_tensor){.name = strdup(c->name),
+                                    .source_name = "(computed)",
+                                    .note = e->note,
+                                    .n_dims = c->n_dims,
                                     .n_elements = 1};
         if (!e->info.name) return clq_fail_memory(err, 1);
         memcpy(e->info.dims, c->dims, sizeof e->info.dims);
@@ -420,8 +429,9 @@ static clq_status plan_memory(clq_plan *p, clq_error *err)
     p->n_lanes = N_LANES;
     while (p->n_lanes > 1 && p->n_lanes * largest * LANE_BYTES_PER_ELEMENT > memory) p->n_lanes--;
     if (largest > UINT32_MAX || largest * LANE_BYTES_PER_ELEMENT > memory)
-        return clq_fail(err, CLQ_USAGE, "tensor '%s' needs %" PRIu64 " MiB for the rows that belong together; raise --max-mem",
-                        name, (largest * LANE_BYTES_PER_ELEMENT >> 20) + 1);
+        return clq_fail(err, CLQ_USAGE,
+                        "tensor '%s' needs %" PRIu64 " MiB for the rows that belong together; raise --max-mem", name,
+                        (largest * LANE_BYTES_PER_ELEMENT >> 20) + 1);
     clq_plan_fit(p, 0, false);
     return CLQ_OK;
 }
@@ -500,10 +510,12 @@ static clq_status check_type(const clq_plan *p, const clq_type *t, clq_error *er
     char name[32];
     clq_type_name(t, name);
     if (t->format == CLQ_INT && p->to_gguf)
-        return clq_fail(err, CLQ_USAGE, "%s is stored in a folder; give an output that does not end in .gguf instead of '%s'", name, p->out);
-    if (t->format != CLQ_INT && t->format > CLQ_BF16 && !p->to_gguf)
-        return clq_fail(err, CLQ_USAGE, "%s is stored in a GGUF file; give an output that ends in .gguf instead of '%s'", name,
+        return clq_fail(err, CLQ_USAGE,
+                        "%s is stored in a folder; give an output that does not end in .gguf instead of '%s'", name,
                         p->out);
+    if (t->format != CLQ_INT && t->format > CLQ_BF16 && !p->to_gguf)
+        return clq_fail(err, CLQ_USAGE,
+                        "%s is stored in a GGUF file; give an output that ends in .gguf instead of '%s'", name, p->out);
     return CLQ_OK;
 }
 
@@ -553,8 +565,8 @@ static clq_status check_source(const clq_plan *p, clq_error *err)
                         method ? method : "no quant_method");
     if (s->container == CLQ_SAFETENSORS && p->to_gguf)
         return clq_fail(err, CLQ_BAD_INPUT,
-                        "'%s' is a single safetensors file; a GGUF file needs the model's config.json and tokenizer: give "
-                        "its folder",
+                        "'%s' is a single safetensors file; a GGUF file needs the model's config.json and "
+                        "tokenizer: give its folder",
                         s->path);
     if (clq_ends_with(p->out, ".safetensors"))
         return clq_fail(err, CLQ_USAGE, "a folder is written, with model.safetensors in it; give '%.*s'",

@@ -39,7 +39,8 @@ clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, 
     for (uint32_t i = 0; st == CLQ_OK && i < options->n_rules; i++) {
         int code;
         PCRE2_SIZE at;
-        p->patterns[i] = pcre2_compile((PCRE2_SPTR)options->rules[i].pattern, PCRE2_ZERO_TERMINATED, 0, &code, &at, NULL);
+        p->patterns[i] =
+            pcre2_compile((PCRE2_SPTR)options->rules[i].pattern, PCRE2_ZERO_TERMINATED, 0, &code, &at, NULL);
         if (!p->patterns[i]) {
             PCRE2_UCHAR why[120];
             pcre2_get_error_message(code, why, sizeof why);
@@ -110,9 +111,11 @@ static bool gguf_wants(const clq_policy *p, const char *name, const clq_tensor *
 // Hugging Face weights of Linear and Conv modules: what loaders of compressed-tensors expect.
 static bool hf_wants(const char *name, uint32_t n_dims)
 {
-    static const char *const never[] = {"embed", "wte.", "wpe.", "lm_head", "norm", "Norm", "ln_", "router", "mlp.gate.weight",
-                                        "moe.gate.weight", "shared_expert_gate", "rotary", "relative_attention_bias"};
-    bool weight = clq_ends_with(name, ".weight") || strstr(name, "experts.gate_up_proj") || strstr(name, "experts.down_proj");
+    static const char *const never[] = {
+        "embed", "wte.", "wpe.", "lm_head", "norm", "Norm", "ln_", "router", "mlp.gate.weight", "moe.gate.weight",
+        "shared_expert_gate", "rotary", "relative_attention_bias"};
+    bool weight =
+        clq_ends_with(name, ".weight") || strstr(name, "experts.gate_up_proj") || strstr(name, "experts.down_proj");
     return n_dims >= 2 && weight && !HOLDS_ANY(name, never);
 }
 
@@ -192,8 +195,8 @@ static clq_status fit_shape(const clq_policy *p, const clq_subject *s, clq_choic
     } else if (c->type.granularity == CLQ_PER_GROUP && c->cols % c->type.group_size) {
         uint32_t group = smaller_group(c->cols);
         if (group) {
-            snprintf(c->note, sizeof c->note, "groups of %u do not divide rows of %llu: groups of %u", c->type.group_size,
-                     cols, group);
+            snprintf(c->note, sizeof c->note, "groups of %u do not divide rows of %llu: groups of %u",
+                     c->type.group_size, cols, group);
             c->type.group_size = group;
         } else {
             snprintf(c->note, sizeof c->note, "no group divides rows of %llu: kept in full precision", cols);
@@ -220,7 +223,8 @@ static const clq_type *rule_for(clq_policy *p, const char *name, bool possible)
     const clq_type *found = NULL;
     for (uint32_t i = 0; i < p->options->n_rules; i++) {
         match = pcre2_match_data_create_from_pattern(p->patterns[i], NULL);
-        bool hit = match && pcre2_match(p->patterns[i], (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, 0, match, NULL) >= 0;
+        bool hit =
+            match && pcre2_match(p->patterns[i], (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, 0, match, NULL) >= 0;
         pcre2_match_data_free(match);
         if (!hit || !possible) continue;
         p->matched[i] = true; // also behind an earlier rule that wins

@@ -25,8 +25,8 @@ typedef struct clq_choice {
 typedef struct clq_policy clq_policy;
 
 // Compiles the rules. CLQ_USAGE for a bad pattern. kvs: the metadata of a GGUF output.
-clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, const clq_gguf_kvs *kvs, bool has_imatrix,
-                             clq_policy **policy, clq_error *err);
+clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, const clq_gguf_kvs *kvs,
+                             bool has_imatrix, clq_policy **policy, clq_error *err);
 void clq_policy_free(clq_policy *policy);
 // GGUF: to be called with each name of the output before the first clq_policy_choose().
 void clq_policy_see(clq_policy *policy, const char *name);

@@ -188,13 +188,18 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
     free(stored);
     free(codes);
     if (inputs)
-        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' holds NaN or infinite values (%" PRIu64 " here, the first at element %" PRIu64 ")",
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "tensor '%s' holds NaN or infinite values (%" PRIu64 " here, the first at element %" PRIu64 ")",
                         t->name, bad, where);
     if (e->type.format == CLQ_INT)
-        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': its values are too large for a scale in %s; keep it in a wider type with "
-                        "--tensor-type", t->name, clq_format_at(e->type.scale_format)->name);
-    return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': %" PRIu64 " values (the first at element %" PRIu64 ") are beyond what %s holds, whose "
-                    "float16 ends at 65504; keep it in a wider type with --tensor-type", t->name, bad, where, e->info.type);
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "tensor '%s': its values are too large for a scale in %s; keep it in a wider type with "
+                        "--tensor-type",
+                        t->name, clq_format_at(e->type.scale_format)->name);
+    return clq_fail(err, CLQ_BAD_INPUT,
+                    "tensor '%s': %" PRIu64 " values (the first at element %" PRIu64 ") are beyond what %s holds, "
+                    "whose float16 ends at 65504; keep it in a wider type with --tensor-type",
+                    t->name, bad, where, e->info.type);
 }
 
 // Blocks that are not zero but decode to zeros, because their float16 scale rounds to 0.
@@ -222,8 +227,8 @@ static uint64_t lost_blocks(const clq_entry *e, const clq_tile *tile, const uint
     return lost;
 }
 
-static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t *zeros, uint64_t n_rows, uint64_t groups,
-                                  clq_error *err)
+static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t *zeros, uint64_t n_rows,
+                                  uint64_t groups, clq_error *err)
 {
     const clq_entry *e = w->entry;
     uint32_t bits = e->type.bits;
@@ -257,8 +262,8 @@ static clq_status finish_entry(run *r, work *w, clq_error *err)
     clq_record record = {.tensor = (uint32_t)(e - r->plan->entries), .hash = e->hash, .stats = e->info.stats};
     CLQ_TRY(clq_output_record(r->output, &record, err));
     if (e->info.stats.lost_groups)
-        clq_warn(r->plan->hooks, "tensor '%s': %" PRIu64 " %s are so small that their scale (%s) makes them 0", e->info.name,
-                 e->info.stats.lost_groups, e->type.format == CLQ_INT ? "groups" : "blocks",
+        clq_warn(r->plan->hooks, "tensor '%s': %" PRIu64 " %s are so small that their scale (%s) makes them 0",
+                 e->info.name, e->info.stats.lost_groups, e->type.format == CLQ_INT ? "groups" : "blocks",
                  e->type.format == CLQ_INT ? clq_format_at(e->type.scale_format)->name : "f16");
     r->progress.tensor = e->info.name;
     r->progress.tensors_done++;
@@ -276,7 +281,8 @@ static void add_stats(clq_stats *sum, const clq_stats *s)
     sum->lost_groups += s->lost_groups;
 }
 
-static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *tile, const clq_tile_result *res, clq_error *err)
+static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *tile, const clq_tile_result *res,
+                        clq_error *err)
 {
     run *r = ctx;
     work *w = tag;
@@ -292,7 +298,8 @@ static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *ti
         return explain(r, e, first, tile, res->stats.bad_inputs > 0, err);
     add_stats(&e->info.stats, &res->stats);
     e->info.stats.lost_groups += lost_blocks(e, tile, res->codes);
-    uint64_t groups = clq_type_groups(&e->type, e->cols), scale_bytes = clq_format_at(e->type.scale_format)->block_bytes;
+    uint64_t groups = clq_type_groups(&e->type, e->cols),
+             scale_bytes = clq_format_at(e->type.scale_format)->block_bytes;
     CLQ_TRY(put(r, w, 0, &e->codes, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes, err));
     CLQ_TRY(put(r, w, 1, &e->scales, first * groups * scale_bytes, res->scales, res->sizes.scales, err));
     if (res->sizes.zero_points)
@@ -470,7 +477,8 @@ static bool entry_intact(const clq_file *files, const clq_entry *e, uint64_t has
     const clq_part *parts[] = {&e->codes, &e->scales, &e->zero_points};
     uint64_t digests[3];
     for (int i = 0; i < 3; i++) {
-        if (parts[i]->n_bytes && (parts[i]->offset > f->size || parts[i]->n_bytes > f->size - parts[i]->offset)) return false;
+        if (parts[i]->n_bytes && (parts[i]->offset > f->size || parts[i]->n_bytes > f->size - parts[i]->offset))
+            return false;
         digests[i] = hash_part(f, parts[i]);
     }
     return XXH3_64bits(digests, sizeof digests) == hash;
@@ -511,7 +519,8 @@ static clq_status check_structure(run *r, clq_error *err)
     free(path);
     CLQ_TRY(st);
     if (s->n_tensors != r->plan->n_entries)
-        st = clq_fail(err, CLQ_OUTPUT, "the output reads as %u tensors, %u were written", s->n_tensors, r->plan->n_entries);
+        st = clq_fail(err, CLQ_OUTPUT, "the output reads as %u tensors, %u were written", s->n_tensors,
+                      r->plan->n_entries);
     for (uint32_t i = 0; st == CLQ_OK && i < r->plan->n_entries; i++) {
         const clq_entry *e = &r->plan->entries[i];
         // Readers keep the file's order for GGUF; safetensors headers are ordered by width.
@@ -552,8 +561,9 @@ static clq_status write_heads(run *r, clq_error *err)
         char *text;
         size_t len;
         CLQ_TRY(clq_file_slurp(f->copy_of, f->n_bytes, &text, &len, err));
-        clq_status st = len == f->n_bytes ? clq_output_write(r->output, i, 0, text, len, err)
-                                          : clq_fail(err, CLQ_BAD_INPUT, "'%s' changed while it was copied", f->copy_of);
+        clq_status st = len == f->n_bytes
+                            ? clq_output_write(r->output, i, 0, text, len, err)
+                            : clq_fail(err, CLQ_BAD_INPUT, "'%s' changed while it was copied", f->copy_of);
         free(text);
         CLQ_TRY(st);
     }
@@ -590,7 +600,8 @@ static clq_status open_output(run *r, clq_error *err)
     if (!files) return clq_fail_memory(err, p->n_files * sizeof *files);
     for (uint32_t i = 0; i < p->n_files; i++) files[i] = (clq_output_file){p->files[i].name, p->files[i].n_bytes};
     clq_output_kind kind = p->in_parts ? CLQ_OUTPUT_PARTS : p->to_gguf ? CLQ_OUTPUT_FILE : CLQ_OUTPUT_FOLDER;
-    clq_status st = clq_output_open(p->out, kind, files, p->n_files, p->fingerprint, p->options.resume, &r->output, err);
+    clq_status st =
+        clq_output_open(p->out, kind, files, p->n_files, p->fingerprint, p->options.resume, &r->output, err);
     free(files);
     return st;
 }
@@ -598,7 +609,9 @@ static clq_status open_output(run *r, clq_error *err)
 static clq_status run_entries(run *r, clq_error *err)
 {
     clq_plan *p = r->plan;
-    clq_lane_limits limits = {.src_bytes = p->max_src_bytes, .n_elements = p->max_elements, .code_bytes = p->max_code_bytes,
+    clq_lane_limits limits = {.src_bytes = p->max_src_bytes,
+                              .n_elements = p->max_elements,
+                              .code_bytes = p->max_code_bytes,
                               .n_groups = p->max_groups};
     CLQ_TRY(clq_ring_create(r->device, &limits, p->n_lanes, store, r, &r->ring, err));
     for (uint32_t i = 0; i < p->n_entries; i++) {

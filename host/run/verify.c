@@ -100,7 +100,8 @@ static uint64_t bad_scales(const clq_source *s, const clq_tensor *t)
     for (uint64_t i = 0; i < t->scales.n_bytes / size; i++) {
         uint8_t bytes[8];
         float v;
-        if (clq_file_read(&s->files[t->scales.file], t->scales.offset + i * size, bytes, size, NULL) != CLQ_OK) return bad + 1;
+        if (clq_file_read(&s->files[t->scales.file], t->scales.offset + i * size, bytes, size, NULL) != CLQ_OK)
+            return bad + 1;
         clq_load_floats(t->scales.format, bytes, 1, &v);
         bad += !isfinite(v);
     }
@@ -111,7 +112,8 @@ static uint64_t bad_scales(const clq_source *s, const clq_tensor *t)
 static bool beyond_rounding(const clq_tensor *a, const clq_tensor *b, const clq_verify_tensor *t)
 {
     if (b->type.format > CLQ_BF16) return false;
-    if (a->type.format == b->type.format || b->type.format == CLQ_F32) return t->max_error != 0 && a->type.format != CLQ_F64;
+    if (a->type.format == b->type.format || b->type.format == CLQ_F32)
+        return t->max_error != 0 && a->type.format != CLQ_F64;
     return t->sqnr_db < (b->type.format == CLQ_BF16 ? 45 : 55);
 }
 
@@ -125,9 +127,11 @@ static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_er
     clq_type_name(&b->type, t->type);
     uint64_t n_elements = c->p.from.n_pieces * c->p.from.n_elements;
     if (n_elements != b->n_elements)
-        return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has %" PRIu64 " elements in the source, %" PRIu64 " in the output", b->name,
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "tensor '%s' has %" PRIu64 " elements in the source, %" PRIu64 " in the output", b->name,
                         n_elements, b->n_elements);
-    if (clq_format_row(b->type.format)->kind == CLQ_KIND_OPAQUE || clq_format_row(a->type.format)->kind == CLQ_KIND_OPAQUE) {
+    if (clq_format_row(b->type.format)->kind == CLQ_KIND_OPAQUE ||
+        clq_format_row(a->type.format)->kind == CLQ_KIND_OPAQUE) {
         bool same = a->n_elements == b->n_elements && a->type.format == b->type.format &&
                     same_bytes(c->source, &a->codes, c->output, &b->codes);
         t->bad_values = !same;
@@ -159,8 +163,8 @@ static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_er
 }
 
 // Pairs by name: through the translation where the containers differ, which the pairs refer to.
-static clq_status pair_up(const clq_source *source, const clq_source *output, const clq_hooks *hooks, pair **pairs, uint32_t *n,
-                          uint32_t *n_missing, clq_translation *translation, clq_error *err)
+static clq_status pair_up(const clq_source *source, const clq_source *output, const clq_hooks *hooks, pair **pairs,
+                          uint32_t *n, uint32_t *n_missing, clq_translation *translation, clq_error *err)
 {
     bool gguf_in = source->container == CLQ_GGUF, gguf_out = output->container == CLQ_GGUF;
     clq_hooks quiet = {0};
@@ -214,6 +218,8 @@ clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, 
     clq_translation_free(&tr);
     totals->sqnr_db = sqnr(x2, e2);
     if (st != CLQ_OK || !missed) return st;
-    return clq_fail(err, CLQ_QUALITY, "%u tensors are missing, %" PRIu64 " values or scales are not finite, or a tensor differs "
-                    "beyond its type's rounding", totals->n_missing, totals->bad_values);
+    return clq_fail(err, CLQ_QUALITY,
+                    "%u tensors are missing, %" PRIu64 " values or scales are not finite, or a tensor differs "
+                    "beyond its type's rounding",
+                    totals->n_missing, totals->bad_values);
 }

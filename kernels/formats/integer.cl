@@ -2,8 +2,8 @@
 // The integer family: see host/format/integer.c, the specification, and clq_type in clquant.h.
 //
 // Macro: BITS (2..8). Arguments: symmetric (1: absmax, 0: zero-point), scale_format (of the stored
-// scale: 0 float, 1 half, 2 bfloat16). Rows are walked in units of 32 elements, the last of a row perhaps shorter; a unit
-// becomes BITS words (8 bits: 32 bytes).
+// scale: 0 float, 1 half, 2 bfloat16). Rows are walked in units of 32 elements, the last of a row perhaps
+// shorter; a unit becomes BITS words (8 bits: 32 bytes).
 #include "common.cl"
 #ifndef BITS
 #define BITS 4

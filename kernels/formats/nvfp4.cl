@@ -44,7 +44,8 @@ inline void nvfp4_lanes(__global const src_t *x, size_t first, uint n_blocks, __
 inline void nvfp4_group(__global const uchar *in, uint j, float y[16])
 {
     uint u = in[j];
-    float d = u == 0x7f ? 0.0f : 0.5f * (u & 0x78 ? as_float(((u & 0x7f) + (120 << 3)) << 20) : (float)(u & 7) * 0x1p-9f);
+    float d =
+        u == 0x7f ? 0.0f : 0.5f * (u & 0x78 ? as_float(((u & 0x7f) + (120 << 3)) << 20) : (float)(u & 7) * 0x1p-9f);
     for (uint i = 0; i < 16; i++) y[i] = fp4_levels[in[4 + 8 * j + i % 8] >> (i < 8 ? 0 : 4) & 15] * d;
 }
 

@@ -35,7 +35,8 @@ inline void q2_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __g
         max_min = vmax(low[j], max_min);
     }
 #if IMPORTANCE
-    vint d = half_bits(fit_positive(scale, sums, 16, 15.0f, sc)), dmin = half_bits(fit_positive(low, sums, 16, 15.0f, m));
+    vint d = half_bits(fit_positive(scale, sums, 16, 15.0f, sc)),
+         dmin = half_bits(fit_positive(low, sums, 16, 15.0f, m));
 #else
     vint d = q2_K_scales(scale, max_scale, sc), dmin = q2_K_scales(low, max_min, m);
 #endif
@@ -70,7 +71,8 @@ inline void q2_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __g
 
 inline void q2_K_group(__global const uchar *in, uint j, float y[16])
 {
-    float d = far_half(in + 80), dmin = far_half(in + 82), scale = d * (float)(in[j] & 15), low = dmin * (float)(in[j] >> 4);
+    float d = far_half(in + 80), dmin = far_half(in + 82), scale = d * (float)(in[j] & 15),
+          low = dmin * (float)(in[j] >> 4);
     __global const uchar *qs = in + 16 + j / 8 * 32 + j % 2 * 16;
     for (uint i = 0; i < 16; i++) y[i] = scale * (float)(qs[i] >> j % 8 / 2 * 2 & 3) - low;
 }

@@ -52,7 +52,8 @@ inline void q6_K_lanes(__global const src_t *x, size_t first, uint n_blocks, __g
         words[32 + w] = bytes;
     }
     for (uint w = 0; w < 4; w++)
-        words[48 + w] = four_bytes(code[4 * w] & 255, code[4 * w + 1] & 255, code[4 * w + 2] & 255, code[4 * w + 3] & 255);
+        words[48 + w] =
+            four_bytes(code[4 * w] & 255, code[4 * w + 1] & 255, code[4 * w + 2] & 255, code[4 * w + 3] & 255);
     put_words(words, 52, sizeof(clq_block_q6_K), n_blocks, out);
     put_halves(d, 208, sizeof(clq_block_q6_K), n_blocks, out);
 }

@@ -28,7 +28,8 @@ inline void tq1_0_lanes(__global const src_t *x, size_t first, uint n_blocks, __
     }
     for (uint k = 48; k < 52; k++) bytes[k] *= 3;
     for (uint k = 0; k < 52; k++) bytes[k] = (bytes[k] * 256 + 242) / 243;
-    for (uint w = 0; w < 13; w++) words[w] = four_bytes(bytes[4 * w], bytes[4 * w + 1], bytes[4 * w + 2], bytes[4 * w + 3]);
+    for (uint w = 0; w < 13; w++)
+        words[w] = four_bytes(bytes[4 * w], bytes[4 * w + 1], bytes[4 * w + 2], bytes[4 * w + 3]);
     put_words(words, 13, sizeof(clq_block_tq1_0), n_blocks, out);
     put_halves(half_bits(d), 52, sizeof(clq_block_tq1_0), n_blocks, out);
 }
@@ -37,7 +38,8 @@ inline void tq1_0_group(__global const uchar *in, uint j, float y[16])
 {
     float d = far_half(in + 52);
     for (uint i = 0; i < 16; i++) {
-        uint k = 16 * j + i, digit = TQ1_DIGIT(k), power = digit == 0 ? 1 : digit == 1 ? 3 : digit == 2 ? 9 : digit == 3 ? 27 : 81;
+        uint k = 16 * j + i, digit = TQ1_DIGIT(k);
+        uint power = digit == 0 ? 1 : digit == 1 ? 3 : digit == 2 ? 9 : digit == 3 ? 27 : 81;
         y[i] = (float)((int)((in[TQ1_BYTE(k)] * power & 255) * 3 >> 8) - 1) * d;
     }
 }

@@ -16,6 +16,9 @@ REPO = pathlib.Path(__file__).resolve().parents[2]
 CLQ = os.environ.get("CLQ") or str(REPO / "build" / "clquant")
 
 slow = pytest.mark.skipif(os.environ.get("CLQ_SLOW") != "1", reason="CLQ_SLOW=1 runs it")
+BLOCK_TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
+DEVICES = ["ref", "cpu"]
+both = pytest.mark.parametrize("device", DEVICES)
 
 
 # ---- running ----
@@ -506,6 +509,63 @@ def encode_blocks(kind, x):
     d = (x.max(1, keepdims=True) - low) / np.float32(top)
     v = (x - low) * np.divide(one, d, where=d != 0, out=np.zeros_like(d)) + np.float32(0.5)
     return {"d": half(d), "m": half(low), "q": np.minimum(np.trunc(v).astype(int), top)}
+
+
+# ---- integer encoders ----
+
+def rounded_scale(dtype, s):
+    s = np.asarray(s, np.float32)
+    return {"F32": s, "F16": half(s).astype(np.float32), "BF16": bf16_values(bf16_bits(s))}[dtype]
+
+
+def next_scale(dtype, s):
+    if dtype == "F32":
+        return np.nextafter(s, np.float32(np.inf))
+    if dtype == "F16":
+        return np.nextafter(half(s), np.float16(np.inf)).astype(np.float32)
+    return bf16_values(bf16_bits(s) + 1)
+
+
+def encode_int(x, bits, symmetric, dtype, group=None, one=False):
+    """Codes [rows, cols], scales and zero-points [rows, groups] ([1, 1] for one of all)."""
+    x = np.asarray(x, np.float32)
+    rows, cols = x.shape
+    g = x.reshape(1, 1, -1) if one else x.reshape(rows, -1, group or cols)
+    low, high = g.min(-1), g.max(-1)
+    if symmetric:
+        extent, steps, slack = np.maximum(high, -low), np.float32(2 ** (bits - 1) - 1), np.float32(0.5)
+    else:
+        low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
+        extent, steps = np.float32(0.5) * high - np.float32(0.5) * low, np.float32(0.5) * np.float32(2**bits - 1)
+        slack = np.float32(0.25)
+    s = rounded_scale(dtype, extent / steps)
+    s = np.where(s * (steps + slack) < extent, next_scale(dtype, s), s)
+    s = np.where(extent > 0, s, np.float32(0)).astype(np.float32)
+    lowest = -(2 ** (bits - 1))
+    z = np.zeros(s.shape, int)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if not symmetric:
+            z = np.clip(np.where(s > 0, lowest - np.rint(low / s), 0), lowest, -lowest - 1).astype(int)
+        q = np.where(s[..., None] > 0, np.rint(g / s[..., None]), 0) + z[..., None]
+    return np.clip(q, lowest + symmetric, -lowest - 1).astype(int).reshape(rows, cols), s, z
+
+
+def facts(kind):
+    g = kind.rsplit("_g", 1)
+    return {"bits": int(kind[1]), "symmetric": "asym" not in kind, "one": kind.endswith("_tensor"),
+            "group": int(g[1]) if len(g) == 2 else None}
+
+
+def check_int(tensors, config, name, stored, dtype, kind):
+    w = integer(tensors, config, name)
+    x = np.asarray(stored, np.float32).reshape(w.q.shape)
+    q, s, z = encode_int(x, dtype=dtype, **facts(kind))
+    assert (w.bits, w.symmetric) == (facts(kind)["bits"], facts(kind)["symmetric"])
+    assert np.array_equal(w.scale, s), name
+    assert np.array_equal(w.zero, z), name
+    assert np.array_equal(w.q, q), name
+    assert np.isfinite(w.scale).all()
+    return w
 
 
 # ---- models ----
