@@ -316,18 +316,20 @@ typedef struct clq_verify_tensor {
     double max_error;
     uint64_t bad_values;     // NaN or infinite decoded values or scales
     uint64_t n_elements;
+    bool missed;             // its bound
 } clq_verify_tensor;
 
 typedef struct clq_verify_totals {
     uint32_t n_compared, n_missing; // missing: in the source, not in the output
+    uint32_t n_missed, n_more;      // compared ones that miss their bound; tensors that only the output has
     double sqnr_db, worst_sqnr_db;
     uint64_t bad_values;
 } clq_verify_totals;
 
 // Decodes both checkpoints with the C references, tensor by tensor, and calls `each` (may be NULL).
-// CLQ_QUALITY when a value or scale is not finite, a tensor is missing, or an unquantized tensor
-// differs beyond its rounding.
-CLQ_API clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads,
+// CLQ_QUALITY when a value or scale is not finite, a tensor is missing, an unquantized tensor differs
+// beyond its rounding, or a tensor's SQNR is below min_sqnr_db (1 is what garbage does not reach).
+CLQ_API clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, double min_sqnr_db,
                               const clq_hooks *hooks,
                               void (*each)(void *user, const clq_verify_tensor *t), void *user,
                               clq_verify_totals *totals, clq_error *err);

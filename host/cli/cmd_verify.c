@@ -3,11 +3,13 @@
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/cli.h"
 
 static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"quiet", no_argument, NULL, 'q'},
-                                        {"threads", required_argument, NULL, 'n'}, {0}};
+                                        {"threads", required_argument, NULL, 'n'},
+                                        {"min-sqnr", required_argument, NULL, 'm'}, {0}};
 
 typedef struct {
     bool print;
@@ -24,24 +26,31 @@ static void each(void *user, const clq_verify_tensor *t)
                                                  clq_json_real(t->max_error), "bad_values", (json_int_t)t->bad_values,
                                                  "n_elements", (json_int_t)t->n_elements));
     else if (l->print && isinf(t->sqnr_db))
-        printf("%-16s %9s %12s  %s%s\n", t->type, "equal", "0", clq_safe_text(t->name, name, sizeof name),
-               t->bad_values ? "  BAD" : "");
+        printf("%-16s %9s %12s  %s%s\n", t->type, t->missed ? "other" : "equal", t->missed ? "-" : "0",
+               clq_safe_text(t->name, name, sizeof name), t->missed ? "  BAD" : "");
     else if (l->print)
         printf("%-16s %9.2f %12.4g  %s%s\n", t->type, t->sqnr_db, t->max_error,
-               clq_safe_text(t->name, name, sizeof name), t->bad_values ? "  NOT FINITE" : "");
+               clq_safe_text(t->name, name, sizeof name),
+               t->bad_values ? "  NOT FINITE" : t->missed ? "  BAD" : "");
 }
 
 int clq_cmd_verify(int argc, char **argv)
 {
     bool json = false, quiet = false;
     uint32_t threads = 0;
+    double min_sqnr = 1; // noise as large as the weights, or other weights
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == 'j')
             json = true;
         else if (c == 'q')
             quiet = true;
-        else if (c != 'n')
+        else if (c == 'm') {
+            char *end;
+            min_sqnr = strtod(optarg, &end);
+            if (end == optarg || *end || !isfinite(min_sqnr))
+                return clq_usage_error("--min-sqnr wants decibels, not '%s'", optarg);
+        } else if (c != 'n')
             return clq_wrong_option(argv);
         else if (!clq_parse_count(optarg, &threads))
             return clq_usage_error("--threads wants 1 to 1024, not '%s'", optarg);
@@ -58,7 +67,7 @@ int clq_cmd_verify(int argc, char **argv)
     listing l = {.print = !quiet && !json, .list = json ? json_array() : NULL};
     clq_verify_totals totals;
     if (l.print) printf("%-16s %9s %12s  %s\n", "type", "SQNR dB", "max error", "tensor");
-    clq_status st = clq_verify(source, output, threads, hooks, each, &l, &totals, &err);
+    clq_status st = clq_verify(source, output, threads, min_sqnr, hooks, each, &l, &totals, &err);
     bool told = st == CLQ_OK || st == CLQ_QUALITY;
     if (json && told) {
         clq_print_json(json_pack("{s:b, s:i, s:i, s:o, s:o, s:I, s:o}", "ok", st == CLQ_OK, "n_compared",
@@ -67,9 +76,11 @@ int clq_cmd_verify(int argc, char **argv)
                                  "bad_values", (json_int_t)totals.bad_values, "tensors", l.list));
     } else if (told && !quiet) {
         printf("%u tensors compared, SQNR %.2f dB, worst tensor %.2f dB, %llu values or scales not finite, "
-               "%u missing\n",
+               "%u missing",
                totals.n_compared, totals.sqnr_db, totals.worst_sqnr_db, (unsigned long long)totals.bad_values,
                totals.n_missing);
+        if (totals.n_more) printf(", %u only in the output", totals.n_more);
+        printf("\n");
     }
     clq_source_close(output);
     clq_source_close(source);

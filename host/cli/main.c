@@ -61,9 +61,9 @@ static const clq_command commands[] = {
     {"quantize", clq_cmd_quantize, "quantize a checkpoint", quantize_usage},
     {"convert", clq_cmd_convert, "convert between GGUF and Hugging Face, and between f32, f16 and bf16", convert_usage},
     {"verify", clq_cmd_verify, "compare an output with its source, tensor by tensor",
-     "SOURCE OUT [--threads N] [--quiet] [--json]\n\n"
-     "  Exit code 1 when a value or scale is not finite, a tensor is missing, or an unquantized\n"
-     "  tensor differs beyond its type's rounding."},
+     "SOURCE OUT [--min-sqnr DB] [--threads N] [--quiet] [--json]\n\n"
+     "  Exit code 1 when a value or scale is not finite, a tensor is missing, an unquantized tensor\n"
+     "  differs beyond its type's rounding, or a tensor's SQNR is below DB (default 1: zeros, noise)."},
     {"bench", clq_cmd_bench, "measure the encoders", "[--only NAME] [--device D] [--threads N] [--json]"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -14,12 +14,15 @@
 #include "base/threads.h"
 #include "device/ring.h"
 #include "io/output.h"
+#include "run/losses.h"
 #include "run/plan.h"
 
 // A tensor under way. Several are when tiles of one end while the next begins.
 typedef struct {
     clq_entry *entry;
     uint64_t rows_stored;
+    uint64_t n_clipped;      // blocks
+    uint64_t n_bad;          // NaN and infinite values of a copy
     XXH3_state_t *hashes[3]; // of codes, scales, zero-points
     bool first_range;
     float min, max;          // CLQ_PER_TENSOR, first pass
@@ -189,7 +192,9 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
     free(codes);
     if (inputs)
         return clq_fail(err, CLQ_BAD_INPUT,
-                        "tensor '%s' holds NaN or infinite values (%" PRIu64 " here, the first at element %" PRIu64 ")",
+                        "tensor '%s' of the source holds NaN or infinite values (%" PRIu64
+                        " here, the first at element %" PRIu64 "); mend the source, or keep the tensor as it is with "
+                        "--tensor-type",
                         t->name, bad, where);
     if (e->type.format == CLQ_INT)
         return clq_fail(err, CLQ_BAD_INPUT,
@@ -200,31 +205,6 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
                     "tensor '%s': %" PRIu64 " values (the first at element %" PRIu64 ") are beyond what %s holds, "
                     "whose float16 ends at 65504; keep it in a wider type with --tensor-type",
                     t->name, bad, where, e->info.type);
-}
-
-// Blocks that are not zero but decode to zeros, because their float16 scale rounds to 0.
-static uint64_t lost_blocks(const clq_entry *e, const clq_tile *tile, const uint8_t *codes)
-{
-    const clq_format *f = clq_format_row(e->type.format), *from = clq_format_row(tile->source);
-    uint64_t n = tile->rows * tile->cols / f->info.block_elements, lost = 0;
-    if (f->scale_offset < 0) return 0;
-    for (uint64_t b = 0; b < n; b++) {
-        const uint8_t *block = codes + b * f->info.block_bytes, *scale = block + f->scale_offset;
-        if (scale[0] || scale[1] & 0x7f) continue;
-        float x[256], y[256];
-        uint64_t at = b * f->info.block_elements;
-        if (f->info.block_elements % from->info.block_elements) continue;
-        from->decode_ref((const uint8_t *)tile->src + at / from->info.block_elements * from->info.block_bytes,
-                         f->info.block_elements / from->info.block_elements, x);
-        f->decode_ref(block, 1, y);
-        bool some_x = false, some_y = false;
-        for (uint32_t i = 0; i < f->info.block_elements; i++) {
-            some_x |= x[i] != 0;
-            some_y |= y[i] != 0;
-        }
-        lost += some_x && !some_y;
-    }
-    return lost;
 }
 
 static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t *zeros, uint64_t n_rows,
@@ -265,6 +245,12 @@ static clq_status finish_entry(run *r, work *w, clq_error *err)
         clq_warn(r->plan->hooks, "tensor '%s': %" PRIu64 " %s are so small that their scale (%s) makes them 0",
                  e->info.name, e->info.stats.lost_groups, e->type.format == CLQ_INT ? "groups" : "blocks",
                  e->type.format == CLQ_INT ? clq_format_at(e->type.scale_format)->name : "f16");
+    if (w->n_clipped)
+        clq_warn(r->plan->hooks, "tensor '%s': values beyond the range of %s become smaller, in %" PRIu64 " %s",
+                 e->info.name, e->info.type, w->n_clipped, w->n_clipped == 1 ? "block" : "blocks");
+    if (w->n_bad)
+        clq_warn(r->plan->hooks, "tensor '%s' holds %" PRIu64 " NaN or infinite values; they are copied as they are",
+                 e->info.name, w->n_bad);
     r->progress.tensor = e->info.name;
     r->progress.tensors_done++;
     r->progress.elements_done += e->info.n_elements;
@@ -296,8 +282,11 @@ static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *ti
     }
     if (res->stats.bad_inputs || res->stats.bad_outputs)
         return explain(r, e, first, tile, res->stats.bad_inputs > 0, err);
-    add_stats(&e->info.stats, &res->stats);
-    e->info.stats.lost_groups += lost_blocks(e, tile, res->codes);
+    clq_stats stats = res->stats;
+    clq_recount(tile, res, &stats);
+    add_stats(&e->info.stats, &stats);
+    e->info.stats.lost_groups += clq_lost_blocks(tile, res->codes);
+    w->n_clipped += clq_clipped_blocks(tile, res);
     uint64_t groups = clq_type_groups(&e->type, e->cols),
              scale_bytes = clq_format_at(e->type.scale_format)->block_bytes;
     CLQ_TRY(put(r, w, 0, &e->codes, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes, err));
@@ -318,7 +307,7 @@ static clq_status begin_work(run *r, clq_entry *e, work **slot, clq_error *err)
             work *w = &r->works[i];
             if (w->entry) continue;
             w->entry = e;
-            w->rows_stored = 0;
+            w->rows_stored = w->n_clipped = w->n_bad = 0;
             w->first_range = true;
             for (int k = 0; k < 3; k++) {
                 if (!w->hashes[k]) w->hashes[k] = XXH3_createState();
@@ -393,6 +382,7 @@ static clq_status copy_rows(run *r, work *w, clq_error *err)
         else
             st = load(r, &l, n / unit, load_bytes, err);
         if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, buffer, n, err);
+        if (st == CLQ_OK) w->n_bad += clq_bad_floats(e->type.format, buffer, n);
     }
     free(buffer);
     return st == CLQ_OK ? finish_entry(r, w, err) : st;
@@ -421,6 +411,7 @@ static clq_status copy_pieces(run *r, work *w, clq_error *err)
         else if (!f->map)
             st = clq_file_read(f, from, buffer, n, err);
         if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, bytes, n, err);
+        if (st == CLQ_OK) w->n_bad += clq_bad_floats(e->type.format, bytes, n);
     }
     free(buffer);
     return st == CLQ_OK ? finish_entry(r, w, err) : st;
@@ -625,6 +616,28 @@ static clq_status run_entries(run *r, clq_error *err)
     return clq_ring_flush(r->ring, err);
 }
 
+// A type that suits only weights trained for it (ternary, binary) leaves little of others.
+static void warn_of_noise(const clq_plan *p)
+{
+    const double floor_db = 5;
+    const clq_entry *worst = NULL;
+    uint32_t n = 0;
+    double lowest = floor_db;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const clq_entry *e = &p->entries[i];
+        const clq_stats *s = &e->info.stats;
+        if (e->copy || clq_format_row(e->type.format)->needs_importance || !(s->sum_e2 > 0)) continue;
+        double db = 10 * log10(s->sum_x2 / s->sum_e2);
+        n += db < floor_db;
+        if (!(db < lowest)) continue;
+        lowest = db;
+        worst = e;
+    }
+    if (n)
+        clq_warn(p->hooks, "%u tensors keep little of their weights, '%s' %.1f dB in %s: a type of so few values is for "
+                           "weights that were trained for it", n, worst->info.name, lowest, worst->info.type);
+}
+
 clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
 {
     run r = {.plan = plan, .device = device, .start = clq_seconds()};
@@ -643,6 +656,7 @@ clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
     CLQ_TRY_OUT(check_output(&r, err));
     CLQ_TRY_OUT(clq_output_commit(r.output, err));
     plan->totals.seconds = clq_seconds() - r.start;
+    warn_of_noise(plan);
 out:
     clq_ring_free(r.ring);
     for (int i = 0; i < MAX_WORK; i++)

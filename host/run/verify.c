@@ -117,7 +117,7 @@ static bool beyond_rounding(const clq_tensor *a, const clq_tensor *b, const clq_
     return t->sqnr_db < (b->type.format == CLQ_BF16 ? 45 : 55);
 }
 
-static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_error *err)
+static clq_status verify_pair(compare *c, uint32_t threads, double min_sqnr_db, clq_error *err)
 {
     const clq_tensor *a = c->p.a, *b = c->p.b;
     clq_verify_tensor *t = c->t;
@@ -134,8 +134,7 @@ static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_er
         clq_format_row(a->type.format)->kind == CLQ_KIND_OPAQUE) {
         bool same = a->n_elements == b->n_elements && a->type.format == b->type.format &&
                     same_bytes(c->source, &a->codes, c->output, &b->codes);
-        t->bad_values = !same;
-        *missed |= !same;
+        t->missed = !same;
         return CLQ_OK;
     }
     if (!b->n_elements) return CLQ_OK;
@@ -158,7 +157,7 @@ static clq_status verify_pair(compare *c, uint32_t threads, bool *missed, clq_er
     }
     t->sqnr_db = sqnr(c->sum_x2, c->sum_e2);
     t->bad_values += bad_scales(c->output, b);
-    *missed |= t->bad_values > 0 || beyond_rounding(a, b, t);
+    t->missed = t->bad_values > 0 || beyond_rounding(a, b, t) || !(t->sqnr_db >= min_sqnr_db);
     return CLQ_OK;
 }
 
@@ -187,7 +186,8 @@ static clq_status pair_up(const clq_source *source, const clq_source *output, co
     return *pairs ? CLQ_OK : clq_fail_memory(err, most * sizeof **pairs);
 }
 
-clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, const clq_hooks *hooks,
+clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, double min_sqnr_db,
+                      const clq_hooks *hooks,
                       void (*each)(void *user, const clq_verify_tensor *t), void *user, clq_verify_totals *totals,
                       clq_error *err)
 {
@@ -197,13 +197,13 @@ clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, 
     uint32_t n = 0;
     clq_translation tr = {0}; // holds lists that the pairs point to
     clq_status st = pair_up(source, output, hooks, &pairs, &n, &totals->n_missing, &tr, err);
-    bool missed = totals->n_missing > 0;
+    const char *first_missed = NULL;
     double x2 = 0, e2 = 0;
     for (uint32_t i = 0; i < n && st == CLQ_OK; i++) {
         clq_verify_tensor t = {0};
         compare c = {.source = source, .output = output, .p = pairs[i], .t = &t};
         pthread_mutex_init(&c.lock, NULL);
-        st = verify_pair(&c, threads, &missed, err);
+        st = verify_pair(&c, threads, min_sqnr_db, err);
         pthread_mutex_destroy(&c.lock);
         if (st == CLQ_OK && clq_cancelled(hooks)) st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
         if (st != CLQ_OK) break;
@@ -211,15 +211,20 @@ clq_status clq_verify(clq_source *source, clq_source *output, uint32_t threads, 
         e2 += c.sum_e2;
         totals->n_compared++;
         totals->bad_values += t.bad_values;
+        totals->n_missed += t.missed;
+        if (t.missed && !first_missed) first_missed = t.name;
         if (t.sqnr_db < totals->worst_sqnr_db) totals->worst_sqnr_db = t.sqnr_db;
         if (each) each(user, &t);
     }
+    totals->n_more = output->n_tensors > n ? output->n_tensors - n : 0;
+    totals->sqnr_db = sqnr(x2, e2);
+    if (st == CLQ_OK && totals->n_missing)
+        st = clq_fail(err, CLQ_QUALITY, "%u tensors of the source are not in the output", totals->n_missing);
+    else if (st == CLQ_OK && first_missed)
+        st = clq_fail(err, CLQ_QUALITY, "%u of %u tensors miss their bound, the first is '%s': values that are not finite, an "
+                      "SQNR below %g dB, or a full-precision tensor that differs beyond its type's rounding",
+                      totals->n_missed, totals->n_compared, first_missed, min_sqnr_db);
     free(pairs);
     clq_translation_free(&tr);
-    totals->sqnr_db = sqnr(x2, e2);
-    if (st != CLQ_OK || !missed) return st;
-    return clq_fail(err, CLQ_QUALITY,
-                    "%u tensors are missing, %" PRIu64 " values or scales are not finite, or a tensor differs "
-                    "beyond its type's rounding",
-                    totals->n_missing, totals->bad_values);
+    return st;
 }
