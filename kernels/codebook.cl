@@ -137,7 +137,7 @@ inline uint nearest_candidate(__global const uint *table, uint entry, float scal
 // clq_nearest of one value, clamped to 0..most.
 inline int nearest_code(float v, int most)
 {
-    int l = (as_int(v + 12582912.0f) & 0x7fffff) - 0x400000;
+    int l = v == v ? (as_int(v + 12582912.0f) & 0x7fffff) - 0x400000 : 0; // NaN: as in `nearest`
     return min(max(l, 0), most);
 }
 

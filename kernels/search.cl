@@ -125,10 +125,14 @@ inline vfloat row_mean_square(importance_at at, uint n_blocks)
 #define IMPORTANCE_PASS
 #endif
 
-// clq_nearest, with its results for infinities and NaN.
+// clq_nearest, with its results for infinities and NaN (0, as of x86's NaN; other devices have other bits in it).
 inline vint nearest(vfloat v)
 {
-    return (as_i(v + 12582912.0f) & 0x7fffff) - 0x400000;
+    vint l = (as_i(v + 12582912.0f) & 0x7fffff) - 0x400000;
+#if VW == 1
+    l = v == v ? l : 0;
+#endif
+    return l;
 }
 
 inline vfloat clamp_v(vfloat v, float low, float high)

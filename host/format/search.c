@@ -7,7 +7,7 @@
 
 int32_t clq_nearest(float v)
 {
-    return (int32_t)(clq_bits(v + 12582912.0f) & 0x7fffff) - 0x400000;
+    return v == v ? (int32_t)(clq_bits(v + 12582912.0f) & 0x7fffff) - 0x400000 : 0;
 }
 
 static int clamp(int v, int low, int high)

@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-// Rounds to the nearest integer, ties to even, for |v| < 2^22. Beyond, and for infinities and NaN, the
-// result is what the low mantissa bits say: part of the formats' bytes.
+// Rounds to the nearest integer, ties to even, for |v| < 2^22. Beyond, and for infinities, the result is what the
+// low mantissa bits say: part of the formats' bytes. NaN gives 0, as x86's NaN does.
 int32_t clq_nearest(float v);
 
 // Fits x[i] ~ scale * q[i] - *min with 0 <= q <= q_max and *min >= 0 by weighted least squares over
