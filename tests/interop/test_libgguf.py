@@ -18,8 +18,8 @@ ALL_TYPES = {"q4_0": (2, 32, 18, [0]), "q4_1": (3, 32, 20, [0, 2]), "q5_0": (6, 
              "tq2_0": (35, 256, 66, [64]), "mxfp4": (39, 32, 17, []), "nvfp4": (40, 64, 36, []), "q1_0": (41, 128, 18, [0]),
              "iq2_xxs": (16, 256, 66, [0]), "iq2_xs": (17, 256, 74, [0]), "iq3_xxs": (18, 256, 98, [0]),
              "iq1_s": (19, 256, 50, [0]), "iq3_s": (21, 256, 110, [0]), "iq2_s": (22, 256, 82, [0]), "iq1_m": (29, 256, 56, [])}
-# Encoded with an importance matrix only; here they are sources.
-NEED_IMPORTANCE = {"iq2_xxs", "iq2_xs", "iq1_s", "iq1_m"}
+# Encoded with an importance matrix only (test_libgguf_weighted.py); here they are sources.
+NEED_IMPORTANCE = {"iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq1_s", "iq1_m"}
 KNOWN = {f["name"] for f in json.loads(ok("formats", "--json").stdout)}
 TYPES = {name: facts[0] for name, facts in ALL_TYPES.items() if name in KNOWN}
 ENCODED = [name for name in TYPES if name not in NEED_IMPORTANCE]
