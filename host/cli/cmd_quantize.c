@@ -213,9 +213,11 @@ static int check_report(const clq_request *r, int code)
 {
     errno = 0;
     if (code || r->dry_run || (fflush(stdout) == 0 && !ferror(stdout))) return code;
+    const char *why = errno ? strerror(errno) : "write error";
     char name[512];
-    fprintf(stderr, "clquant: the output '%s' is complete; only the report could not be written to standard output: %s\n",
-            clq_safe_text(r->out, name, sizeof name), errno ? strerror(errno) : "write error");
+    fprintf(stderr, "clquant: the output '%s' is complete; only the report could not be written to standard output: ",
+            clq_safe_text(r->out, name, sizeof name));
+    fprintf(stderr, "%s\n", why);
     return CLQ_OUTPUT;
 }
 

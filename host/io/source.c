@@ -79,7 +79,7 @@ static bool may_be_safetensors(const clq_file *f, const uint8_t head[9])
 {
     uint64_t len = 0;
     for (int i = 0; i < 8; i++) len |= (uint64_t)head[i] << (8 * i);
-    return (len <= f->size - 8 && head[8] == '{') || clq_ends_with(f->path, ".safetensors");
+    return len <= f->size - 8 || head[8] == '{' || clq_ends_with(f->path, ".safetensors");
 }
 
 static clq_status open_single(clq_source *s, const clq_hooks *hooks, clq_error *err)
