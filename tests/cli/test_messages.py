@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from common import (CLQ, F32, STRING, U32, f32, fails, gg, kv, llama, normal, ok, plan, quantize, run, st, tree, warnings_of)
+from common import (CLQ, F32, STRING, U32, f32, fails, gg, kv, llama, normal, ok, plan, quantize, run, st, tree,
+                    warnings_of)
 
 NAMES = [f"blk.{i}.ffn_down.weight" for i in range(8)]
 
@@ -53,11 +54,13 @@ def test_options(tmp_path, src, args, says):
                                   ["--leave-output-tensor"], ["--imatrix", "x"], ["--include-weights", "x"],
                                   ["--exclude-weights", "x"]])
 def test_options_of_quantize_only(tmp_path, src, args):
-    fails(2, "convert", src, tmp_path / "out.gguf", "--type", "f16", *args, says=f"{args[0]} is an option of `clquant quantize`")
+    fails(2, "convert", src, tmp_path / "out.gguf", "--type", "f16", *args,
+          says=f"{args[0]} is an option of `clquant quantize`")
 
 
 def test_mixes_are_no_types(tmp_path, src):
-    fails(2, "convert", src, tmp_path / "out.gguf", "--type", "Q4_K_M", says=["is a mix, not a type", "f32, f16 or bf16"])
+    fails(2, "convert", src, tmp_path / "out.gguf", "--type", "Q4_K_M",
+          says=["is a mix, not a type", "f32, f16 or bf16"])
     fails(2, "bench", "--only", "q4_k_m", says=["is a mix, not a type", "q4_K"])
     fails(2, "bench", "--only", "q8_0", "--device", "", says="--device wants")
     fails(3, "quantize", src, tmp_path / "out.gguf", "--type", "q8_0", "--tensor-type-file", tmp_path / "none",
@@ -105,13 +108,15 @@ def test_plural_forms(tmp_path):
     r = ok("quantize", one, tmp_path / "out.gguf", "--type", "q8_0", "--pure", "--device", "ref")
     assert "0.0% of the weights quantized" in r.stdout and "0 million" not in r.stdout
     r = ok("convert", one, tmp_path / "f.gguf", "--type", "f16", "--device", "ref")
-    assert "of the weights quantized" not in r.stdout and re.search(r"\d+(\.\d)? (million |thousand )?weights/s", r.stdout)
+    assert "of the weights quantized" not in r.stdout
+    assert re.search(r"\d+(\.\d)? (million |thousand )?weights/s", r.stdout)
 
 
 def test_report_that_is_lost(tmp_path, src):
     for more in [], ["--json"]:
         with open("/dev/full", "w") as full:
-            r = subprocess.run([CLQ, "quantize", src, tmp_path / "out.gguf", "--type", "q8_0", "--device", "ref", *more],
+            r = subprocess.run([CLQ, "quantize", src, tmp_path / "out.gguf", "--type", "q8_0", "--device", "ref",
+                               *more],
                                stdout=full, stderr=subprocess.PIPE, text=True)
         assert r.returncode == 5 and "out.gguf' is complete; only the report" in r.stderr
         ok("info", tmp_path / "out.gguf")
@@ -126,17 +131,20 @@ def test_parts_are_named(tmp_path, src):
     assert p["n_files"] == 3 and p["first_part"] == f"{tmp_path}/out-00001-of-00003.gguf"
     assert not warnings_of(quantize(src, out, "q8_0", "--split-max-tensors", "3"))
     r = quantize(src, out, "q8_0", "--split-max-tensors", "4")
-    assert len(warnings_of(r)) == 1 and "3 parts are of another split" in r.stderr and "out-00001-of-00003.gguf" in r.stderr
+    assert len(warnings_of(r)) == 1
+    assert "3 parts are of another split" in r.stderr and "out-00001-of-00003.gguf" in r.stderr
     # The source's own parts are not of an earlier output.
     shutil.rmtree(tmp_path / "new", ignore_errors=True)
     (tmp_path / "new").mkdir()
     quantize(src, tmp_path / "new" / "m.gguf", "q8_0", "--split-max-tensors", "3")
-    r = quantize(tmp_path / "new" / "m-00001-of-00003.gguf", tmp_path / "new" / "m.gguf", "f32", "--split-max-tensors", "5")
+    r = quantize(tmp_path / "new" / "m-00001-of-00003.gguf", tmp_path / "new" / "m.gguf", "f32",
+                 "--split-max-tensors", "5")
     assert "another split" not in r.stderr
 
 
 def test_override_of_another_type(tmp_path, src):
-    r = quantize(src, tmp_path / "out.gguf", "q8_0", "--override-kv", "zzz.block_count=str:8", "--override-kv", "new=int:1")
+    r = quantize(src, tmp_path / "out.gguf", "q8_0", "--override-kv", "zzz.block_count=str:8", "--override-kv",
+                 "new=int:1")
     assert len(warnings_of(r)) == 1 and "'zzz.block_count' is u32 in the source and becomes str" in r.stderr
     assert not warnings_of(quantize(src, tmp_path / "out.gguf", "q8_0", "--override-kv", "zzz.block_count=int:8"))
 
@@ -170,7 +178,8 @@ def terminal(args, columns, interrupt):
 def test_progress_line(tmp_path, interrupt):
     name = "blk.0." + "long" * 12 + ".weight"
     big = gg(tmp_path / "big.gguf", {name + str(i) + ".weight": f32(normal(i, 1024, 2048)) for i in range(8)})
-    code, seen = terminal(["quantize", big, tmp_path / "out.gguf", "--type", "q2_K", "--pure", "--device", "ref", "--threads", "1"],
+    code, seen = terminal(["quantize", big, tmp_path / "out.gguf", "--type", "q2_K", "--pure", "--device", "ref",
+                          "--threads", "1"],
                           40, interrupt)
     assert code == (130 if interrupt else 0)
     lines = [part for part in re.split(r"\r\x1b\[K|\r\n", seen) if "%  " in part]
