@@ -303,6 +303,8 @@ CLQ_API void clq_plan_free(clq_plan *plan);
 CLQ_API void clq_plan_summary(const clq_plan *plan, clq_plan_totals *totals);
 // NULL past the end.
 CLQ_API const clq_plan_tensor *clq_plan_at(const clq_plan *plan, uint32_t index);
+// The path of the first part of a GGUF output in parts; NULL: not in parts.
+CLQ_API const char *clq_plan_first_part(const clq_plan *plan);
 // Writes the output: temporary file, fsync, check, rename. On failure nothing is left behind; after
 // CLQ_INTERRUPTED (or a crash) the partial file and its journal are, for `resume`.
 CLQ_API clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err);

@@ -201,8 +201,8 @@ static void test_output_file(void **state)
     make_path(where, dir, "m.gguf/m.gguf");
     cannot_create(where, false, &file, 1, 1, false, CLQ_OUTPUT, "m.gguf");
     cannot_create(dir, false, &file, 1, 1, false, CLQ_OUTPUT, "is a folder");
-    cannot_create("..", false, &file, 1, 1, false, CLQ_OUTPUT, "name of its own");
-    cannot_create("/", false, &file, 1, 1, false, CLQ_OUTPUT, "name of its own");
+    cannot_create("..", false, &file, 1, 1, false, CLQ_USAGE, "name of its own");
+    cannot_create("/", false, &file, 1, 1, false, CLQ_USAGE, "name of its own");
     cannot_create("/dev/null", false, &file, 1, 1, false, CLQ_OUTPUT, "regular");
     cannot_create(path, true, &file, 1, 1, false, CLQ_OUTPUT, "not a folder");
     file.n_bytes = 1ull << 60;

@@ -42,6 +42,16 @@ clq_status clq_fail_memory(clq_error *err, uint64_t n_bytes)
                     (unsigned long long)n_bytes);
 }
 
+void clq_error_locate(clq_error *err, const char *where)
+{
+    if (!err || strstr(err->text, where)) return;
+    char head[400];
+    size_t n = (size_t)snprintf(head, sizeof head, "'%.380s': ", where);
+    memmove(err->text + n, err->text, sizeof err->text - n);
+    memcpy(err->text, head, n);
+    err->text[sizeof err->text - 1] = '\0';
+}
+
 void clq_warn(const clq_hooks *hooks, const char *format, ...)
 {
     if (!hooks || !hooks->warn) return;

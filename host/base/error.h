@@ -14,6 +14,12 @@ clq_status clq_fail_errno(clq_error *err, clq_status status, int errno_value, co
     __attribute__((format(printf, 4, 5)));
 clq_status clq_fail_memory(clq_error *err, uint64_t n_bytes);
 
+// Puts "'where': " before the text, unless the text names it already.
+void clq_error_locate(clq_error *err, const char *where);
+
+// "tensor%s"
+#define CLQ_PLURAL(n) ((n) == 1 ? "" : "s")
+
 // Sends text to the warn hook; hooks and its members may be NULL.
 void clq_warn(const clq_hooks *hooks, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool clq_cancelled(const clq_hooks *hooks);

@@ -27,12 +27,17 @@ int clq_report(const clq_error *err);
 int clq_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // After getopt_long returned '?'.
 int clq_wrong_option(char **argv);
+// Puts a progress line, cut to the terminal's width, in place of the one that stands there. NULL: none. Messages clear
+// it.
+void clq_show_line(const char *text);
 // The hooks of this process: warnings to standard error, SIGINT and SIGTERM cancel.
 clq_hooks *clq_cli_hooks(bool quiet);
 
 // "512M", "1.5G", "100000"; false: not a size.
 bool clq_parse_size(const char *text, uint64_t *n_bytes);
 bool clq_parse_count(const char *text, uint32_t *n);
+// clq_type_parse() that explains what else a name may be.
+clq_status clq_parse_type(const char *text, clq_type *type, clq_error *err);
 // "1.50 GiB" in a buffer of at least 32 bytes.
 const char *clq_size_text(uint64_t n_bytes, char text[32]);
 // "[30522, 384]"

@@ -114,7 +114,8 @@ int clq_cmd_bench(int argc, char **argv)
     if (optind < argc) return clq_usage_error("unexpected argument '%s'", argv[optind]);
     clq_error err;
     clq_type type;
-    if (only && clq_type_parse(only, &type, &err) != CLQ_OK) return clq_report(&err);
+    if (only && clq_parse_type(only, &type, &err) != CLQ_OK) return clq_report(&err);
+    if (selector && !*selector) return clq_usage_error("--device wants an index, a part of a name, cpu, gpu or ref");
     clq_device *device;
     if (clq_device_open(selector, &o, &device, &err) != CLQ_OK) return clq_report(&err);
     clq_device_info info;

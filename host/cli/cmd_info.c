@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 
 static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"tensors", no_argument, NULL, 't'}, {0}};
@@ -84,11 +85,12 @@ int clq_cmd_info(int argc, char **argv)
     } else {
         char text[160], size[32];
         const char *arch = clq_source_architecture(s);
-        printf("%s%s%s, %u tensors\n", containers[clq_source_container(s)], *arch ? ", " : "",
-               clq_safe_text(arch, text, sizeof text), clq_source_count(s));
+        printf("%s%s%s, %u tensor%s\n", containers[clq_source_container(s)], *arch ? ", " : "",
+               clq_safe_text(arch, text, sizeof text), clq_source_count(s), CLQ_PLURAL(clq_source_count(s)));
         for (uint32_t i = 0; i < n_types; i++)
-            printf("  %-12s %6u tensors %15llu elements  %s\n", types[i].type, types[i].n_tensors,
-                   (unsigned long long)types[i].n_elements, clq_size_text(types[i].n_bytes, size));
+            printf("  %-12s %6u %-7s %15llu %-8s  %s\n", types[i].type, types[i].n_tensors,
+                   types[i].n_tensors == 1 ? "tensor" : "tensors", (unsigned long long)types[i].n_elements,
+                   types[i].n_elements == 1 ? "element" : "elements", clq_size_text(types[i].n_bytes, size));
         for (uint32_t i = 0; tensors && i < clq_source_count(s); i++) {
             clq_tensor_info t;
             char name[256];

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 // clquant quantize, clquant convert
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "cli/quantize.h"
 
 // ---- progress ----
@@ -15,22 +17,38 @@ typedef struct {
     double last;
 } display;
 
+// "352 million weights/s", in a smaller unit where that says more.
+static const char *rate_text(double rate, char text[48])
+{
+    if (rate >= 1e6)
+        snprintf(text, 48, "%.*f million weights/s", rate < 9.95e6, rate / 1e6);
+    else if (rate >= 1e3)
+        snprintf(text, 48, "%.0f thousand weights/s", rate / 1e3);
+    else
+        snprintf(text, 48, "%.0f weights/s", rate);
+    return text;
+}
+
 static void show_progress(void *user, const clq_progress *p)
 {
     display *d = user;
     double rate = p->seconds > 0 ? (double)p->elements_done / p->seconds : 0;
     double left = rate > 0 ? (double)(p->n_elements - p->elements_done) / rate : 0;
-    char name[80];
+    char name[80], speed[48], line[320];
     if (!d->terminal) {
         fprintf(stderr, "[%u/%u] %s\n", p->tensors_done, p->n_tensors, p->tensor);
         return;
     }
-    if (p->seconds - d->last < 0.1 && p->tensors_done < p->n_tensors) return;
+    if (p->tensors_done == p->n_tensors) {
+        clq_show_line(NULL);
+        return;
+    }
+    if (p->seconds - d->last < 0.1) return;
     d->last = p->seconds;
-    fprintf(stderr, "\r\033[K%3.0f%%  %u/%u  %.0f million weights/s  %.0f s left  %s",
-            p->n_elements ? 100.0 * (double)p->elements_done / (double)p->n_elements : 100.0, p->tensors_done,
-            p->n_tensors, rate / 1e6, left, clq_safe_text(p->tensor, name, sizeof name));
-    if (p->tensors_done == p->n_tensors) fprintf(stderr, "\r\033[K");
+    snprintf(line, sizeof line, "%3.0f%%  %u/%u  %s  %.0f s left  %s",
+             p->n_elements ? 100.0 * (double)p->elements_done / (double)p->n_elements : 100.0, p->tensors_done,
+             p->n_tensors, rate_text(rate, speed), left, clq_safe_text(p->tensor, name, sizeof name));
+    clq_show_line(line);
 }
 
 // ---- reports ----
@@ -60,17 +78,29 @@ static void print_notes(const clq_plan *plan, const clq_plan_totals *totals)
     char name[256], size[32];
     if (totals->n_fallbacks) {
         int64_t extra = totals->fallback_bytes;
-        fprintf(stderr, "clquant: %u tensors do not get the type asked for, which makes the output %s %s\n",
-                totals->n_fallbacks, clq_size_text((uint64_t)(extra < 0 ? -extra : extra), size),
-                extra < 0 ? "smaller" : "larger");
+        fprintf(stderr, "clquant: %u tensor%s not get the type asked for, which makes the output %s %s\n",
+                totals->n_fallbacks, totals->n_fallbacks == 1 ? " does" : "s do",
+                clq_size_text((uint64_t)(extra < 0 ? -extra : extra), size), extra < 0 ? "smaller" : "larger");
     }
     for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++)
         if (*t->note && ++shown <= 5) fprintf(stderr, "  %s: %s\n", clq_safe_text(t->name, name, sizeof name), t->note);
     if (shown > 5) fprintf(stderr, "  ... and %u more; --dry-run lists them\n", shown - 5);
 }
 
+// Behind the size: " in 3 parts, the first 'dir/model-00001-of-00003.gguf'", of a plan also " in 1 file".
+static void print_files(const clq_plan *plan, const clq_plan_totals *totals, const clq_request *r)
+{
+    const char *first = clq_plan_first_part(plan);
+    char name[512];
+    if (first)
+        printf(" in %u part%s, the first '%s'", totals->n_files, CLQ_PLURAL(totals->n_files),
+               clq_safe_text(first, name, sizeof name));
+    else if (r->dry_run)
+        printf(" in %u file%s", totals->n_files, CLQ_PLURAL(totals->n_files));
+}
+
 // Per type: tensors, bytes, SQNR over all and of the worst tensor.
-static void print_report(const clq_plan *plan, const clq_plan_totals *totals)
+static void print_report(const clq_plan *plan, const clq_plan_totals *totals, const clq_request *r)
 {
     struct {
         char type[32];
@@ -82,7 +112,7 @@ static void print_report(const clq_plan *plan, const clq_plan_totals *totals)
     } rows[64];
     uint32_t n_rows = 0;
     const clq_plan_tensor *t;
-    char size[32], name[256];
+    char size[32], name[256], speed[48];
     for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
         uint32_t k = 0;
         while (k < n_rows && strcmp(rows[k].type, t->type) != 0) k++;
@@ -113,10 +143,14 @@ static void print_report(const clq_plan *plan, const clq_plan_totals *totals)
             printf("%9s\n", "equal");
     }
     double total = (double)totals->n_elements;
-    printf("%s written, %.3f bits per weight, %.1f%% of the weights quantized", clq_size_text(totals->n_bytes, size),
-           total > 0 ? 8.0 * (double)totals->n_bytes / total : 0,
-           total > 0 ? 100.0 * (double)totals->quantized_elements / total : 0);
-    printf("; %.2f s, %.0f million weights/s\n", totals->seconds, total / totals->seconds / 1e6);
+    printf("%s written", clq_size_text(totals->n_bytes, size));
+    print_files(plan, totals, r);
+    if (total > 0) printf(", %.3f bits per weight", 8.0 * (double)totals->n_bytes / total);
+    if (total > 0 && !r->o.convert)
+        printf(", %.1f%% of the weights quantized", 100.0 * (double)totals->quantized_elements / total);
+    printf("; %.2f s", totals->seconds);
+    if (total > 0 && totals->seconds > 0) printf(", %s", rate_text(total / totals->seconds, speed));
+    printf("\n");
 }
 
 static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, const clq_request *r)
@@ -139,6 +173,8 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
                   "source_bytes", (json_int_t)totals->source_bytes, "n_elements", (json_int_t)totals->n_elements,
                   "quantized_elements", (json_int_t)totals->quantized_elements, "memory", (json_int_t)totals->memory,
                   "n_fallbacks", (int)totals->n_fallbacks, "tensors", list);
+    json_object_set_new(root, "n_files", json_integer(totals->n_files));
+    if (clq_plan_first_part(plan)) json_object_set_new(root, "first_part", clq_cli_text(clq_plan_first_part(plan)));
     json_object_set_new(root, "fallback_bytes", json_integer((json_int_t)totals->fallback_bytes));
     if (!r->dry_run) {
         json_object_set_new(root, "seconds", json_real(totals->seconds));
@@ -164,11 +200,25 @@ static int run_plan(clq_plan *plan, const clq_request *r, clq_hooks *hooks)
                 info.name);
     clq_status st = clq_plan_run(plan, device, &err);
     clq_device_close(device);
+    clq_show_line(NULL);
     if (st == CLQ_INTERRUPTED)
         fprintf(stderr, "clquant: interrupted; --resume goes on where this run ended\n");
     else if (st != CLQ_OK)
         return clq_report(&err);
     return (int)st;
+}
+
+// Whether the report could be written. The output is complete, so that its loss must not look like the output's.
+static int check_report(const clq_request *r, int code)
+{
+    errno = 0;
+    if (code || r->dry_run || (fflush(stdout) == 0 && !ferror(stdout))) return code;
+    const char *why = errno ? strerror(errno) : "write error";
+    char name[512];
+    fprintf(stderr, "clquant: the output '%s' is complete; only the report could not be written to standard output: ",
+            clq_safe_text(r->out, name, sizeof name));
+    fprintf(stderr, "%s\n", why);
+    return CLQ_OUTPUT;
 }
 
 static int run_request(clq_request *r)
@@ -197,11 +247,14 @@ static int run_request(clq_request *r)
         code = clq_print_json(report_json(plan, &totals, r));
     } else if (r->dry_run) {
         print_plan(plan);
-        printf("%llu bytes (%s) in %u files, %u tensors, buffers of at most %s\n", (unsigned long long)totals.n_bytes,
-               clq_size_text(totals.n_bytes, a), totals.n_files, totals.n_tensors, clq_size_text(totals.memory, b));
+        printf("%llu bytes (%s)", (unsigned long long)totals.n_bytes, clq_size_text(totals.n_bytes, a));
+        print_files(plan, &totals, r);
+        printf(", %u tensor%s, buffers of at most %s\n", totals.n_tensors, CLQ_PLURAL(totals.n_tensors),
+               clq_size_text(totals.memory, b));
     } else if (!r->quiet) {
-        print_report(plan, &totals);
+        print_report(plan, &totals, r);
     }
+    code = check_report(r, code);
     clq_plan_free(plan);
     clq_source_close(source);
     return code;

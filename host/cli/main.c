@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The table of commands.
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -9,31 +10,38 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 
 static const char convert_usage[] =
-    "IN OUT --type f32|f16|bf16 [--tensor-type REGEX=T]... [--tensor-type-file FILE] [--override-kv K=T:V]...\n"
-    "       [--keep-split | --split-max-size SIZE | --split-max-tensors N] [--dry-run] [--no-fallback]\n"
+    "IN OUT --type f32|f16|bf16 [--tensor-type REGEX=T]...\n"
+    "       [--tensor-type-file FILE] [--override-kv K=T:V]... [--dry-run] [--no-fallback]\n"
+    "       [--keep-split | --split-max-size SIZE | --split-max-tensors N]\n"
     "       [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
     "\n"
     "  IN, OUT and options as in quantize. In a folder all weights get the type; in a GGUF file the\n"
-    "  matrices do, vectors and tables that loaders want as float stay (f32 where they come from a folder).";
+    "  matrices do, vectors and tables that loaders want as float stay (f32 where they come from\n"
+    "  a folder).";
 
 static const char quantize_usage[] =
-    "IN OUT --type T [--pure] [--tensor-type REGEX=T]... [--tensor-type-file FILE]\n"
-    "       [--token-embedding-type T] [--output-tensor-type T | --leave-output-tensor]\n"
-    "       [--imatrix FILE [--include-weights PART]... [--exclude-weights PART]...] [--override-kv K=T:V]...\n"
-    "       [--keep-split | --split-max-size SIZE | --split-max-tensors N] [--no-fallback] [--dry-run]\n"
+    "IN OUT --type T [--pure] [--tensor-type REGEX=T]...\n"
+    "       [--tensor-type-file FILE] [--token-embedding-type T]\n"
+    "       [--output-tensor-type T | --leave-output-tensor]\n"
+    "       [--imatrix FILE [--include-weights PART | --exclude-weights PART]...]\n"
+    "       [--keep-split | --split-max-size SIZE | --split-max-tensors N]\n"
+    "       [--override-kv K=T:V]... [--no-fallback] [--dry-run]\n"
     "       [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
     "\n"
     "  IN      a GGUF file (any part of a split one), a safetensors file, or a Hugging Face folder\n"
     "  OUT     a name ending in .gguf makes a GGUF file (types q4_0 ...), any other a Hugging Face\n"
     "          style folder (types i8, i4_g128 ..., stored as compressed-tensors)\n"
-    "  --type T                 see `clquant formats`; for a GGUF file a mix of llama-quantize: Q4_0 Q4_1 Q5_0 Q5_1\n"
-    "                           Q8_0 Q2_K[_S] Q3_K_S|M|L Q4_K_S|M Q5_K_S|M Q6_K IQ1_S|M IQ2_XXS|XS|S|M IQ3_XXS|XS|S|M\n"
-    "                           IQ4_NL|XS TQ1_0 TQ2_0 Q1_0 Q2_0 MXFP4_MOE F16 BF16 F32\n"
+    "  --type T                 see `clquant formats`; for a GGUF file a mix of llama-quantize: Q4_0\n"
+    "                           Q4_1 Q5_0 Q5_1 Q8_0 Q2_K[_S] Q3_K_S|M|L Q4_K_S|M Q5_K_S|M Q6_K\n"
+    "                           IQ1_S|M IQ2_XXS|XS|S|M IQ3_XXS|XS|S|M IQ4_NL|XS TQ1_0 TQ2_0 Q1_0 Q2_0\n"
+    "                           MXFP4_MOE F16 BF16 F32\n"
     "  --pure                   the mix's base type everywhere\n"
     "  --tensor-type REGEX=T    the type of tensors whose output name the PCRE2 pattern is found in;\n"
     "                           the first that matches wins, one that matches nothing is an error\n"
@@ -79,9 +87,37 @@ static void print_help(FILE *to)
                 "missed, 2 usage, 3 bad input, 4 device, 5 output, 130 interrupted (and resumable).\n");
 }
 
+// ---- messages ----
+
+static bool line_open; // a progress line stands in the terminal
+
+static void clear_line(void)
+{
+    if (line_open) fprintf(stderr, "\r\033[K");
+    line_open = false;
+}
+
+void clq_show_line(const char *text)
+{
+    clear_line();
+    if (!text) return;
+    struct winsize w;
+    unsigned columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80, used = 0;
+    size_t n = 0;
+    for (; text[n]; n++) {
+        unsigned char c = (unsigned char)text[n];
+        // Continuation bytes of UTF-8 take no column; from U+1000 on a character may take two.
+        used += c < 0x80 || c >= 0xc0 ? (c >= 0xe1 ? 2 : 1) : 0;
+        if (used + 2 >= columns) break; // leaves room for the ^C that a terminal shows
+    }
+    fprintf(stderr, "%.*s", (int)n, text);
+    line_open = true;
+}
+
 int clq_report(const clq_error *err)
 {
     char text[sizeof err->text];
+    clear_line();
     fprintf(stderr, "clquant: %s\n", clq_safe_text(err->text, text, sizeof text));
     return (int)err->status;
 }
@@ -89,6 +125,7 @@ int clq_report(const clq_error *err)
 int clq_usage_error(const char *format, ...)
 {
     va_list args;
+    clear_line();
     va_start(args, format);
     fprintf(stderr, "clquant: ");
     vfprintf(stderr, format, args);
@@ -100,7 +137,16 @@ int clq_usage_error(const char *format, ...)
 
 int clq_wrong_option(char **argv)
 {
-    return clq_usage_error("option '%s' is unknown, ambiguous, or lacks its argument", argv[optind - 1]);
+    const char *given = argv[optind - 1], *next = argv[optind];
+    if (given[0] == '-' && given[1] == '-') {
+        if (!optopt) return clq_usage_error("option '%s' is unknown", given);
+        // Of several short options in one argument, the last ends it.
+        if (!next || next[0] != '-' || next[1] != optopt)
+            return clq_usage_error(strchr(given, '=') ? "option '%s' takes no value" : "option '%s' lacks its argument",
+                                   given);
+    }
+    return clq_usage_error("option '-%c' is unknown; options have long names",
+                           isprint(optopt) ? optopt : '?');
 }
 
 // ---- hooks ----
@@ -118,6 +164,7 @@ static void warn(void *user, const char *text)
 {
     (void)user;
     char safe[1100];
+    clear_line();
     fprintf(stderr, "clquant: warning: %s\n", clq_safe_text(text, safe, sizeof safe));
 }
 
@@ -139,7 +186,7 @@ bool clq_parse_size(const char *text, uint64_t *n_bytes)
     char *end;
     errno = 0;
     double v = strtod(text, &end);
-    if (end == text || errno || !(v >= 0) || v > 1e18) return false;
+    if (end == text || isspace((unsigned char)*text) || errno || !(v >= 0) || v > 1e18) return false;
     double unit = 1;
     if (*end) {
         const char *u = strchr(units, *end & ~32);
@@ -158,9 +205,21 @@ bool clq_parse_count(const char *text, uint32_t *n)
     char *end;
     errno = 0;
     unsigned long v = strtoul(text, &end, 10);
-    if (end == text || *end || errno || *text == '-' || v == 0 || v > 1024) return false;
+    if (end == text || *end || errno || !isdigit((unsigned char)*text) || v == 0 || v > 1024) return false;
     *n = (uint32_t)v;
     return true;
+}
+
+clq_status clq_parse_type(const char *text, clq_type *type, clq_error *err)
+{
+    if (!*text) return clq_fail(err, CLQ_USAGE, "the type is missing: see `clquant formats`");
+    if (clq_type_parse(text, type, err) == CLQ_OK) return CLQ_OK;
+    const clq_mix *mix = clq_mix_find(text);
+    if (!mix) return CLQ_USAGE;
+    return clq_fail(err, CLQ_USAGE,
+                    "'%s' is a mix, not a type: only --type of `clquant quantize` takes mixes; its base type is %s, "
+                    "and `clquant formats` lists the others",
+                    text, clq_format_at(mix->base)->name);
 }
 
 const char *clq_size_text(uint64_t n, char text[32])
@@ -202,7 +261,7 @@ int clq_print_json(json_t *json)
     bool ok = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
     json_decref(json);
     putchar('\n');
-    return ok ? 0 : CLQ_OUTPUT;
+    return ok || ferror(stdout) ? 0 : clq_usage_error("out of memory"); // main() tells of a stream that failed
 }
 
 json_t *clq_cli_text(const char *text)
@@ -239,10 +298,8 @@ json_t *clq_json_dims(const uint64_t *dims, uint32_t n_dims)
     return list;
 }
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
-    signal(SIGXFSZ, SIG_IGN); // a write past a size limit shall fail, not kill
-    signal(SIGPIPE, SIG_DFL);
     if (argc < 2) {
         print_help(stderr);
         return CLQ_USAGE;
@@ -269,13 +326,20 @@ int main(int argc, char **argv)
                 printf("usage: clquant %s %s\n", running->name, running->usage);
                 return 0;
             }
-        int code = running->run(argc - 1, argv + 1);
-        // Output that could not be written must not look like success.
-        if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
-            perror("clquant: standard output");
-            code = CLQ_OUTPUT;
-        }
-        return code;
+        return running->run(argc - 1, argv + 1);
     }
     return clq_usage_error("there is no command '%s'; `clquant --help` lists them", argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGXFSZ, SIG_IGN); // a write past a size limit shall fail, not kill
+    signal(SIGPIPE, SIG_DFL);
+    int code = run_command(argc, argv);
+    // Output that could not be written must not look like success.
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
+        perror("clquant: standard output");
+        code = CLQ_OUTPUT;
+    }
+    return code;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "cli/quantize.h"
 
 static const uint64_t MAX_LIST_BYTES = 64 << 20;
@@ -50,23 +51,25 @@ static void *grow(void *array, uint32_t n, size_t size)
     return grown;
 }
 
-static int read_type(const char *text, clq_type *type)
+static int read_type(const char *option, const char *text, clq_type *type)
 {
     clq_error err;
-    return clq_type_parse(text, type, &err) == CLQ_OK ? 0 : clq_report(&err);
+    if (clq_parse_type(text, type, &err) == CLQ_OK) return 0;
+    return clq_usage_error("%s: %s", option, err.text);
 }
 
-// "REGEX=TYPE"; the last '=' parts them.
-static int add_rule(clq_request *r, const char *text)
+// "REGEX=TYPE"; the last '=' parts them. `where`: what the rule stands in, for messages.
+static int add_rule(clq_request *r, const char *where, const char *text)
 {
     const char *equals = strrchr(text, '=');
-    if (!equals || equals == text) return clq_usage_error("--tensor-type wants REGEX=TYPE, not '%s'", text);
+    if (!equals || equals == text) return clq_usage_error("%s wants REGEX=TYPE, not '%s'", where, text);
     clq_rule *rules = grow(r->rules, r->o.n_rules, sizeof *rules);
     if (!rules) return clq_usage_error("out of memory");
     r->rules = rules;
     clq_rule *rule = &rules[r->o.n_rules];
-    int code = read_type(equals + 1, &rule->type);
-    if (code) return code;
+    clq_error err;
+    if (clq_parse_type(equals + 1, &rule->type, &err) != CLQ_OK)
+        return clq_usage_error("%s '%s': %s", where, text, err.text);
     rule->pattern = strndup(text, (size_t)(equals - text));
     if (!rule->pattern) return clq_usage_error("out of memory");
     r->o.n_rules++;
@@ -74,25 +77,39 @@ static int add_rule(clq_request *r, const char *text)
 }
 
 // Rules parted by white space; from a '#' at a rule's begin to the line's end is a comment.
-static int add_rules_of_text(clq_request *r, char *text)
+static int add_rules_of_text(clq_request *r, const char *path, char *text)
 {
     int code = 0;
+    unsigned line = 1;
+    char where[400];
     while (!code) {
-        while (isspace((unsigned char)*text)) text++;
+        for (; isspace((unsigned char)*text); text++) line += *text == '\n';
         if (!*text) break;
-        char *end = text + (*text == '#' ? strcspn(text, "\n") : strcspn(text, " \t\r\n\v\f"));
-        bool comment = *text == '#', last = !*end;
+        char *end = text + (*text == '#' ? strcspn(text, "\n") : strcspn(text, " \t\r\n\v\f")), stop = *end;
+        bool comment = *text == '#';
         *end = '\0';
-        if (!comment) code = add_rule(r, text);
-        text = last ? end : end + 1;
+        snprintf(where, sizeof where, "'%.300s', line %u:", path, line);
+        if (!comment) code = add_rule(r, where, text);
+        *end = stop;
+        text = end;
     }
     return code;
+}
+
+static int bad_file(const char *what, const char *path, int errno_value)
+{
+    clq_error err;
+    if (errno_value)
+        clq_fail_errno(&err, CLQ_BAD_INPUT, errno_value, "--tensor-type-file: %s '%s'", what, path);
+    else
+        clq_fail(&err, CLQ_BAD_INPUT, "--tensor-type-file: %s '%s'", what, path);
+    return clq_report(&err);
 }
 
 static int add_rules_of_file(clq_request *r, const char *path)
 {
     FILE *f = fopen(path, "rb");
-    if (!f) return clq_usage_error("cannot open '%s': %s", path, strerror(errno));
+    if (!f) return bad_file("cannot open", path, errno);
     char *text = NULL;
     size_t len = 0, got = 0;
     do {
@@ -102,12 +119,12 @@ static int add_rules_of_file(clq_request *r, const char *path)
         got = fread(text + len, 1, 1 << 16, f);
         len += got;
     } while (got && len <= MAX_LIST_BYTES);
-    bool good = text && !ferror(f) && len <= MAX_LIST_BYTES;
+    int why = !text ? ENOMEM : ferror(f) ? errno : len > MAX_LIST_BYTES ? EFBIG : 0;
     fclose(f);
-    if (good) text[len] = '\0';
-    int code = !good                ? clq_usage_error("cannot read '%s'", path)
-               : strlen(text) < len ? clq_usage_error("'%s' is not a text file", path)
-                                    : add_rules_of_text(r, text);
+    if (!why) text[len] = '\0';
+    int code = why                  ? bad_file("cannot read", path, why)
+               : strlen(text) < len ? bad_file("not a text file:", path, 0)
+                                    : add_rules_of_text(r, path, text);
     free(text);
     return code;
 }
@@ -115,16 +132,17 @@ static int add_rules_of_file(clq_request *r, const char *path)
 static int read_override_value(clq_override *o, const char *kind, size_t kind_len, const char *value)
 {
     char *end;
+    bool blank = isspace((unsigned char)*value); // which strtoll() and strtod() pass over
     errno = 0;
     if (kind_len == 3 && strncmp(kind, "int", 3) == 0) {
         long long v = strtoll(value, &end, 10);
-        if (end == value || *end || errno || v < 0 || v > UINT32_MAX)
+        if (blank || end == value || *end || errno || v < 0 || v > UINT32_MAX)
             return clq_usage_error("--override-kv: '%s' is not an integer from 0 to 4294967295", value);
         o->kind = CLQ_OVERRIDE_INT;
         o->integer = (uint32_t)v;
     } else if (kind_len == 5 && strncmp(kind, "float", 5) == 0) {
         double v = strtod(value, &end);
-        if (end == value || *end || !isfinite((float)v))
+        if (blank || end == value || *end || !isfinite((float)v))
             return clq_usage_error("--override-kv: '%s' is not a float", value);
         o->kind = CLQ_OVERRIDE_FLOAT;
         o->number = (float)v;
@@ -181,21 +199,45 @@ static int read_tensor_count(uint32_t *n)
     char *end;
     errno = 0;
     unsigned long v = strtoul(optarg, &end, 10);
-    if (end == optarg || *end || errno || *optarg == '-' || v == 0 || v > UINT32_MAX)
+    if (end == optarg || *end || errno || !isdigit((unsigned char)*optarg) || v == 0 || v > UINT32_MAX)
         return clq_usage_error("--split-max-tensors wants a number of tensors, not '%s'", optarg);
     *n = (uint32_t)v;
     return 0;
+}
+
+static int read_device(const char **device)
+{
+    if (!*optarg) return clq_usage_error("--device wants an index, a part of a name, cpu, gpu or ref");
+    *device = optarg;
+    return 0;
+}
+
+// An option that could not be read: an abbreviation of several is one of getopt_long()'s unknown ones.
+static int wrong_option(char **argv)
+{
+    const char *given = argv[optind - 1], *first = NULL;
+    size_t len = strcspn(given, "=");
+    for (const struct option *o = long_options; !optopt && len > 2 && o->name; o++) {
+        if (strncmp(given + 2, o->name, len - 2) != 0) continue;
+        if (first) return clq_usage_error("option '%s' is ambiguous: --%s or --%s", given, first, o->name);
+        first = o->name;
+    }
+    return clq_wrong_option(argv);
 }
 
 static int read_option(int c, char **argv, clq_request *r)
 {
     switch (c) {
     case TYPE: r->type = optarg; return 0;
-    case TENSOR_TYPE: return add_rule(r, optarg);
+    case TENSOR_TYPE: return add_rule(r, "--tensor-type", optarg);
     case TENSOR_TYPE_FILE: return add_rules_of_file(r, optarg);
     case PURE: r->o.pure = true; return 0;
-    case TOKEN_EMBEDDING: r->o.token_embedding = &r->token_embedding; return read_type(optarg, &r->token_embedding);
-    case OUTPUT_TENSOR: r->o.output_tensor = &r->output_tensor; return read_type(optarg, &r->output_tensor);
+    case TOKEN_EMBEDDING:
+        r->o.token_embedding = &r->token_embedding;
+        return read_type("--token-embedding-type", optarg, &r->token_embedding);
+    case OUTPUT_TENSOR:
+        r->o.output_tensor = &r->output_tensor;
+        return read_type("--output-tensor-type", optarg, &r->output_tensor);
     case LEAVE_OUTPUT: r->o.leave_output_tensor = true; return 0;
     case OVERRIDE_KV: return add_override(r, optarg);
     case IMATRIX: r->o.imatrix = optarg; return 0;
@@ -206,7 +248,7 @@ static int read_option(int c, char **argv, clq_request *r)
     case SPLIT_TENSORS: return read_tensor_count(&r->o.split_max_tensors);
     case NO_FALLBACK: r->o.no_fallback = true; return 0;
     case DRY_RUN: r->dry_run = true; return 0;
-    case DEVICE: r->device = optarg; return 0;
+    case DEVICE: return read_device(&r->device);
     case MAX_MEM: return read_size("--max-mem", &r->o.max_memory);
     case THREADS:
         if (clq_parse_count(optarg, &r->o.threads)) return 0;
@@ -214,15 +256,20 @@ static int read_option(int c, char **argv, clq_request *r)
     case RESUME: r->o.resume = true; return 0;
     case QUIET: r->quiet = true; return 0;
     case JSON: r->json = true; return 0;
-    default: return clq_wrong_option(argv);
+    default: return wrong_option(argv);
     }
 }
 
 // A mix where the name is one and the output can be one, else a type.
 static int read_main_type(clq_request *r, bool convert)
 {
-    const clq_mix *mix = convert ? NULL : clq_mix_find(r->type);
-    if (!mix) return read_type(r->type, &r->o.type);
+    const clq_mix *mix = clq_mix_find(r->type);
+    clq_error err;
+    if (convert && mix && clq_type_parse(r->type, &r->o.type, &err) != CLQ_OK)
+        return clq_usage_error("'%s' is a mix, not a type: convert writes f32, f16 or bf16; `clquant quantize` makes "
+                               "mixes",
+                               r->type);
+    if (convert || !mix) return read_type("--type", r->type, &r->o.type);
     r->o.mix = mix;
     r->o.type = (clq_type){.format = mix->base, .scale_format = CLQ_F32};
     return 0;
@@ -234,12 +281,15 @@ static int check_convert(const clq_request *r)
     const clq_quantize_options *o = &r->o;
     if (o->type.format == CLQ_INT || o->type.format > CLQ_BF16)
         return clq_usage_error("convert writes f32, f16 or bf16; `clquant quantize` makes %s", r->type);
-    if (o->pure || o->token_embedding || o->output_tensor || o->leave_output_tensor || o->imatrix || r->include.n ||
-        r->exclude.n)
-        return clq_usage_error(
-            "--pure, --token-embedding-type, --output-tensor-type, --leave-output-tensor, --imatrix and its "
-            "weights are options of `clquant quantize`");
-    return 0;
+    const char *option = o->pure                  ? "--pure"
+                         : o->token_embedding     ? "--token-embedding-type"
+                         : o->output_tensor       ? "--output-tensor-type"
+                         : o->leave_output_tensor ? "--leave-output-tensor"
+                         : o->imatrix             ? "--imatrix"
+                         : r->include.n           ? "--include-weights"
+                         : r->exclude.n           ? "--exclude-weights"
+                                                  : NULL;
+    return option ? clq_usage_error("%s is an option of `clquant quantize`, not of convert", option) : 0;
 }
 
 int clq_request_read(int argc, char **argv, bool convert, clq_request *r)

@@ -206,8 +206,8 @@ static clq_status check_index(const clq_source *s, const json_t *index, const cl
     }
     size_t indexed = json_object_size(map);
     if (s->n_tensors > indexed)
-        clq_warn(hooks, "'%s': %zu tensors of the shards are not in the index; they are kept", s->path,
-                 s->n_tensors - indexed);
+        clq_warn(hooks, "'%s': the shards hold %zu tensor%s that the index does not name, kept too", s->path,
+                 s->n_tensors - indexed, CLQ_PLURAL(s->n_tensors - indexed));
     return CLQ_OK;
 }
 
@@ -222,6 +222,21 @@ static const char *find_index(const list *files)
     return found;
 }
 
+// What else there is tells what the folder was thought to be.
+static clq_status fail_no_weights(const clq_source *s, const list *files, clq_error *err)
+{
+    static const char *const endings[] = {".gguf", ".bin", ".pt", ".pth"};
+    for (size_t k = 0; k < sizeof endings / sizeof *endings; k++)
+        for (uint32_t i = 0; i < files->n; i++)
+            if (clq_ends_with(files->items[i], endings[k]) && !strchr(files->items[i], '/'))
+                return clq_fail(err, CLQ_BAD_INPUT,
+                                k == 0 ? "folder '%s' holds no .safetensors file; give a GGUF file itself: '%s/%s'"
+                                       : "folder '%s' holds no .safetensors file; weights in PyTorch's format are not "
+                                         "read ('%s/%s'): save them as safetensors first",
+                                s->path, s->path, files->items[i]);
+    return clq_fail(err, CLQ_BAD_INPUT, "folder '%s' holds no .safetensors file", s->path);
+}
+
 static clq_status choose_single(const clq_source *s, const list *files, list *shards, clq_error *err)
 {
     uint32_t n = 0;
@@ -231,8 +246,7 @@ static clq_status choose_single(const clq_source *s, const list *files, list *sh
         n++;
         if (!only || strcmp(files->items[i], "model.safetensors") == 0) only = files->items[i];
     }
-    if (!n)
-        return clq_fail(err, CLQ_BAD_INPUT, "folder '%s' holds no .safetensors file", s->path);
+    if (!n) return fail_no_weights(s, files, err);
     if (n > 1 && strcmp(only, "model.safetensors") != 0)
         return clq_fail(err, CLQ_BAD_INPUT,
                         "folder '%s' holds %u .safetensors files, but neither model.safetensors nor an index that "

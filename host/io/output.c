@@ -62,7 +62,9 @@ static clq_status split_path(clq_output *o, const char *path, clq_error *err)
     if (!o->path) return clq_fail_memory(err, len);
     const char *base = clq_path_base(o->path);
     if (!*base || strcmp(base, ".") == 0 || strcmp(base, "..") == 0)
-        return clq_fail(err, CLQ_OUTPUT, "'%s' cannot be an output: give it a name of its own", path);
+        return clq_fail(err, CLQ_USAGE, "'%s' cannot be an output: give it a name of its own", path);
+    if (strcmp(path, "-") == 0)
+        return clq_fail(err, CLQ_USAGE, "'-' cannot be an output: it is read back and renamed, so a file or folder");
     o->dir = base == o->path       ? strdup(".")
              : base == o->path + 1 ? strdup("/")
                                    : strndup(o->path, (size_t)(base - o->path - 1));
@@ -78,6 +80,55 @@ static clq_status split_path(clq_output *o, const char *path, clq_error *err)
     o->partial = names[0];
     o->journal = names[1];
     return o->partial && o->journal ? CLQ_OK : clq_fail_memory(err, len);
+}
+
+static clq_status check_dir(const clq_output *o, clq_error *err)
+{
+    struct stat sb;
+    if (stat(o->dir, &sb) != 0) return fail_path(err, "there is no folder", o->dir);
+    if (!S_ISDIR(sb.st_mode)) return clq_fail(err, CLQ_OUTPUT, "'%s' is not a folder", o->dir);
+    long most = pathconf(o->dir, _PC_NAME_MAX), partial = (long)strlen(clq_path_base(o->partial));
+    long added = partial - (long)strlen(clq_path_base(o->path));
+    if (most > 0 && partial > most)
+        return clq_fail(err, CLQ_OUTPUT,
+                        "'%s': the name is too long: while it is written it has %ld bytes more, so at most %ld are "
+                        "possible there",
+                        o->path, added, most - added);
+    return CLQ_OK;
+}
+
+static void free_paths(clq_output *o)
+{
+    free(o->path);
+    free(o->dir);
+    free(o->partial);
+    free(o->journal);
+}
+
+clq_status clq_output_check_place(const char *path, clq_error *err)
+{
+    clq_output o = {0};
+    clq_status st = split_path(&o, path, err);
+    if (st == CLQ_OK) st = check_dir(&o, err);
+    free_paths(&o);
+    return st;
+}
+
+bool clq_output_is_inside(const char *path, const char *folder)
+{
+    clq_output o = {0};
+    struct stat outer, sb;
+    bool inside = false;
+    char *dir = split_path(&o, path, NULL) == CLQ_OK && stat(folder, &outer) == 0 ? realpath(o.dir, NULL) : NULL;
+    while (dir && !inside) {
+        inside = stat(dir, &sb) == 0 && sb.st_dev == outer.st_dev && sb.st_ino == outer.st_ino;
+        char *slash = strrchr(dir, '/');
+        if (slash == dir) break; // the folders directly below / have been looked at; / is no model
+        *slash = '\0';
+    }
+    free(dir);
+    free_paths(&o);
+    return inside;
 }
 
 static char *file_path(const clq_output *o, uint32_t i)
@@ -260,9 +311,7 @@ static clq_status check_space(const clq_output *o, uint64_t already, clq_error *
 
 static clq_status open_journal(clq_output *o, clq_error *err)
 {
-    struct stat sb;
-    if (stat(o->dir, &sb) != 0) return fail_path(err, "there is no folder", o->dir);
-    if (!S_ISDIR(sb.st_mode)) return clq_fail(err, CLQ_OUTPUT, "'%s' is not a folder", o->dir);
+    CLQ_TRY(check_dir(o, err));
     o->journal_fd = open(o->journal, O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND | O_NOFOLLOW, 0666);
     if (o->journal_fd < 0) return fail_path(err, "cannot write to folder", o->dir);
     if (flock(o->journal_fd, LOCK_EX | LOCK_NB) != 0) {
@@ -474,9 +523,6 @@ void clq_output_close(clq_output *o, bool keep_partial)
     free(o->sizes);
     free(o->fds);
     free(o->records);
-    free(o->path);
-    free(o->dir);
-    free(o->partial);
-    free(o->journal);
+    free_paths(o);
     free(o);
 }

@@ -50,6 +50,10 @@ clq_status clq_output_commit(clq_output *output, clq_error *err);
 // Ends it; without a commit the partial data is removed, or kept for a later resume.
 void clq_output_close(clq_output *output, bool keep_partial);
 
+// Whether something can be written at the path: its name suits, and its folder is there. Writes nothing.
+clq_status clq_output_check_place(const char *path, clq_error *err);
+// Whether path lies in the folder, at any depth.
+bool clq_output_is_inside(const char *path, const char *folder);
 // Whether path names the same file as one of the n files (or, for folders, holds it).
 bool clq_output_is_input(const char *path, const clq_file *files, uint32_t n);
 

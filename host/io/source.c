@@ -74,6 +74,14 @@ const clq_tensor *clq_source_find(const clq_source *s, const char *name)
     return NULL;
 }
 
+// Whether a file without a magic can be meant as safetensors: by its first bytes, or by its name.
+static bool may_be_safetensors(const clq_file *f, const uint8_t head[9])
+{
+    uint64_t len = 0;
+    for (int i = 0; i < 8; i++) len |= (uint64_t)head[i] << (8 * i);
+    return len <= f->size - 8 || head[8] == '{' || clq_ends_with(f->path, ".safetensors");
+}
+
 static clq_status open_single(clq_source *s, const clq_hooks *hooks, clq_error *err)
 {
     s->files = calloc(1, sizeof *s->files);
@@ -81,12 +89,17 @@ static clq_status open_single(clq_source *s, const clq_hooks *hooks, clq_error *
     CLQ_TRY(clq_file_open(s->path, &s->files[0], err));
     s->n_files = 1;
     // The content decides, not the name: files of the Hugging Face cache have none.
-    uint8_t magic[4] = {0};
+    uint8_t head[9] = {0};
     if (s->files[0].size < 8)
         return clq_fail(err, CLQ_BAD_INPUT, "'%s' has %" PRIu64 " bytes: neither a GGUF nor a safetensors file",
                         s->path, s->files[0].size);
-    CLQ_TRY(clq_file_read(&s->files[0], 0, magic, 4, err));
-    if (memcmp(magic, "GGUF", 4) == 0) return clq_gguf_open(s, hooks, err);
+    CLQ_TRY(clq_file_read(&s->files[0], 0, head, s->files[0].size < 9 ? 8 : 9, err));
+    if (memcmp(head, "GGUF", 4) == 0) return clq_gguf_open(s, hooks, err);
+    if (!may_be_safetensors(&s->files[0], head))
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "'%s' is neither a GGUF file (it does not begin with 'GGUF') nor a safetensors file (it does "
+                        "not begin with a header)",
+                        s->path);
     s->container = CLQ_SAFETENSORS;
     s->architecture = strdup("");
     if (!s->architecture) return clq_fail_memory(err, 1);

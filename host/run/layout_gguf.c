@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A GGUF output: its metadata, its parts, where the tensors lie, and the headers.
 #include <inttypes.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,21 @@ static clq_status check_override(const clq_override *o, clq_error *err)
     return CLQ_OK;
 }
 
+// Readers take the type that they know for a key.
+static void warn_of_types(const clq_plan *p, const clq_gguf_kvs *kvs)
+{
+    static const char *const names[CLQ_GGUF_TYPE_COUNT] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32",
+                                                           "bool", "str", "an array", "u64", "i64", "f64"};
+    static const clq_gguf_type types[] = {CLQ_GGUF_U32, CLQ_GGUF_F32, CLQ_GGUF_BOOL, CLQ_GGUF_STRING};
+    for (uint32_t i = 0; i < p->options.n_overrides; i++) {
+        const clq_override *o = &p->options.overrides[i];
+        const clq_gguf_kv *kv = clq_kv_find(kvs, o->key);
+        if (kv && kv->type != types[o->kind])
+            clq_warn(p->hooks, "--override-kv: '%s' is %s in the source and becomes %s, which readers may not take",
+                     o->key, names[kv->type], names[types[o->kind]]);
+    }
+}
+
 static void set_overrides(const clq_plan *p, clq_gguf_kvs *kvs)
 {
     for (uint32_t i = 0; i < p->options.n_overrides; i++) set_override(kvs, &p->options.overrides[i]);
@@ -71,6 +87,7 @@ clq_status clq_plan_metadata(clq_plan *p, clq_error *err)
     for (uint32_t i = 0; i < from->n; i++)
         clq_kv_set_raw(kvs, from->items[i].key, from->items[i].type, from->items[i].value, from->items[i].n_bytes);
     for (int i = 0; i < 3; i++) clq_kv_remove(kvs, split_keys[i]);
+    warn_of_types(p, kvs);
     set_overrides(p, kvs);
     return kvs->failed || from->failed ? clq_fail_memory(err, from->n * sizeof *from->items) : CLQ_OK;
 }
@@ -128,6 +145,7 @@ static clq_status add_part(clq_plan *p, uint32_t part, uint32_t n_parts, clq_err
     if (!path) return clq_fail_memory(err, strlen(p->out));
     int stem = (int)strlen(p->out) - 5;
     sprintf(path, "%.*s-%05u-of-%05u.gguf", stem, p->out, part + 1, n_parts);
+    if (p->in_parts && part == 0) p->first_part = strdup(path);
     bool is_input = p->in_parts && clq_output_is_input(path, p->source->files, p->source->n_files);
     clq_status st = CLQ_OK;
     if (is_input)
@@ -136,6 +154,39 @@ static clq_status add_part(clq_plan *p, uint32_t part, uint32_t n_parts, clq_err
         st = clq_fail_memory(err, 1);
     free(path);
     return st;
+}
+
+// "NAME-00001-of-0000N.gguf" of the output's NAME: its N, else 0.
+static unsigned count_of_part(const char *name, const char *stem, size_t stem_len)
+{
+    unsigned no, count;
+    int end = 0;
+    if (strncmp(name, stem, stem_len) != 0 || sscanf(name + stem_len, "-%5u-of-%5u.gguf%n", &no, &count, &end) != 2)
+        return 0;
+    return end && !name[stem_len + (size_t)end] ? count : 0;
+}
+
+// Parts of an earlier output in another number of parts stay, and a reader of them finds an old model.
+static void warn_of_other_parts(const clq_plan *p, uint32_t n_parts)
+{
+    const char *base = clq_path_base(p->out);
+    char *dir = base == p->out ? strdup(".") : strndup(p->out, (size_t)(base - p->out));
+    DIR *d = dir ? opendir(dir) : NULL;
+    char first[256] = "";
+    uint32_t n = 0;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        unsigned count = count_of_part(e->d_name, base, strlen(base) - 5);
+        char *path = count && count != n_parts ? clq_path_join(dir, e->d_name) : NULL;
+        if (path && !clq_output_is_input(path, p->source->files, p->source->n_files)) {
+            if (n++ == 0 || strcmp(e->d_name, first) < 0) snprintf(first, sizeof first, "%s", e->d_name);
+        }
+        free(path);
+    }
+    if (d) closedir(d);
+    free(dir);
+    if (n)
+        clq_warn(p->hooks, "beside the output %u part%s of another split, such as '%s': of an earlier output?", n,
+                 n == 1 ? " is" : "s are", first);
 }
 
 // The header of a part; the first has the model's metadata.
@@ -193,6 +244,7 @@ clq_status clq_layout_gguf(clq_plan *p, clq_error *err)
         st = lay_out_part(p, part, n_parts, p->entries + first, n, tensors, alignment, err);
         first += n;
     }
+    if (st == CLQ_OK && p->in_parts) warn_of_other_parts(p, n_parts);
     free(tensors);
     return st;
 }

@@ -57,6 +57,7 @@ void clq_plan_free(clq_plan *p)
     free(p->rules);
     free(p->entries);
     free(p->files);
+    free(p->first_part);
     free(p->out);
     free(p);
 }
@@ -270,8 +271,8 @@ static clq_status set_importances(clq_plan *p, clq_error *err)
     }
     bool filtered = p->options.n_include_weights || p->options.n_exclude_weights;
     if (n_missing && !filtered)
-        clq_warn(p->hooks, "'%s' has no entry for %u tensors (the first: '%s'); they are quantized without it",
-                 p->imatrix->path, n_missing, first);
+        clq_warn(p->hooks, "'%s' has no entry for %u tensor%s (the first: '%s'), quantized without it",
+                 p->imatrix->path, n_missing, CLQ_PLURAL(n_missing), first);
     return CLQ_OK;
 }
 
@@ -345,9 +346,9 @@ static void warn_of_requantizing(const clq_plan *p)
     }
     if (n)
         clq_warn(p->hooks,
-                 "%u tensors are quantized already (%s); quantizing them again loses more than quantizing the original "
-                 "model does",
-                 n, types);
+                 "%u tensor%s quantized already (%s); quantizing again loses more than quantizing the original model "
+                 "does",
+                 n, n == 1 ? " is" : "s are", types);
 }
 
 static clq_status make_entries(clq_plan *p, clq_error *err)
@@ -573,7 +574,25 @@ static clq_status check_source(const clq_plan *p, clq_error *err)
                         (int)(strlen(p->out) - strlen(".safetensors")), p->out);
     if (clq_output_is_input(p->out, s->files, s->n_files))
         return clq_fail(err, CLQ_USAGE, "the output '%s' is the input; nothing was changed", p->out);
-    return CLQ_OK;
+    // A GGUF file may lie beside the weights: it is never carried along.
+    if (s->container == CLQ_HF_FOLDER && !p->to_gguf && clq_output_is_inside(p->out, s->path))
+        return clq_fail(err, CLQ_USAGE,
+                        "the output '%s' lies in the source folder '%s', whose files later runs carry along; give a "
+                        "place outside it",
+                        p->out, s->path);
+    return clq_output_check_place(p->out, err);
+}
+
+static clq_status translate(clq_plan *p, clq_error *err)
+{
+    clq_source *s = p->source;
+    clq_status st = CLQ_OK;
+    if (s->container == CLQ_GGUF && !p->to_gguf)
+        st = clq_translate_to_hf(s, p->hooks, &p->translation, err);
+    if (s->container == CLQ_HF_FOLDER && p->to_gguf)
+        st = clq_translate_to_gguf(s, p->hooks, &p->translation, err);
+    if (st == CLQ_BAD_INPUT) clq_error_locate(err, s->path);
+    return st;
 }
 
 static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_error *err)
@@ -584,10 +603,7 @@ static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_erro
     CLQ_TRY(check_gguf_options(p, err));
     CLQ_TRY(check_source(p, err));
     CLQ_TRY(open_imatrix(p, err));
-    if (p->source->container == CLQ_GGUF && !p->to_gguf)
-        CLQ_TRY(clq_translate_to_hf(p->source, p->hooks, &p->translation, err));
-    if (p->source->container == CLQ_HF_FOLDER && p->to_gguf)
-        CLQ_TRY(clq_translate_to_gguf(p->source, p->hooks, &p->translation, err));
+    CLQ_TRY(translate(p, err));
     if (p->to_gguf) CLQ_TRY(clq_plan_metadata(p, err));
     CLQ_TRY(make_entries(p, err));
     CLQ_TRY(plan_memory(p, err));
@@ -621,6 +637,11 @@ clq_status clq_plan_create(clq_source *source, const char *out, const clq_quanti
 void clq_plan_summary(const clq_plan *p, clq_plan_totals *totals)
 {
     *totals = p->totals;
+}
+
+const char *clq_plan_first_part(const clq_plan *p)
+{
+    return p->first_part;
 }
 
 const clq_plan_tensor *clq_plan_at(const clq_plan *p, uint32_t index)

@@ -47,6 +47,7 @@ struct clq_plan {
     bool to_gguf;
     clq_quantize_options options;
     bool in_parts;   // several GGUF files beside each other
+    char *first_part; // the path of their first
     clq_rule *rules; // own copy
     clq_gguf_kvs kvs; // GGUF output: its metadata, but what describes the file itself
     clq_imatrix *imatrix;

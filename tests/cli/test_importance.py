@@ -77,7 +77,7 @@ def test_both_formats(tmp_path):
         assert g.kvs["quantize.imatrix.entries_count"][0] == U32 and g.value("quantize.imatrix.entries_count") == 2
         assert g.value("quantize.imatrix.chunks_count") == 5
     assert not any(k.startswith("quantize.imatrix") for k in plain.kvs)
-    assert "no entry for 1 tensors" in r.stderr and "'output.weight'" in r.stderr  # the embedding never has one
+    assert "no entry for 1 tensor " in r.stderr and "'output.weight'" in r.stderr  # the embedding never has one
 
 
 def test_without_chunks_and_dataset(tmp_path):

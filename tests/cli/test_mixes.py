@@ -95,7 +95,7 @@ def test_names(tmp_path):
         refuses(tmp_path, src, "x" if not name else name, code=2, also_info=False, says="unknown type")
     # A mix is for a GGUF file, and no type of a rule.
     fails(2, "quantize", src, tmp_path / "folder", "--type", "Q4_K_M", says=["q4_K", ".gguf"])
-    fails(2, "quantize", src, out, "--type", "q8_0", "--tensor-type", "attn=Q4_K_M", says="unknown type")
+    fails(2, "quantize", src, out, "--type", "q8_0", "--tensor-type", "attn=Q4_K_M", says="is a mix, not a type")
     fails(2, "convert", src, out, "--type", "Q4_K_M")
     assert not out.exists()
 
@@ -252,16 +252,16 @@ def test_rules_of_a_file(tmp_path):
     ] + ["q4_0"] * 3
     rules.write_text("\n".join(f"attn_q|no_such_{i}=q8_0" for i in range(2000)))
     assert types_of(tmp_path, src, "Q4_K_M", "--tensor-type-file", rules)["blk.0.attn_q.weight"] == "q8_0"
-    for text, says in [
-        (b"attn_q=q8_0 attn_v", "attn_v"),
-        (b"attn_q=q99", "q99"),
-        (b"attn_q=q8_0\0x=q8_0", "text file"),
-        (b"none=q8_0", "'none'"),
+    for text, code, says in [
+        (b"attn_q=q8_0 attn_v", 2, ["'attn_v'", "rules.txt', line 1"]),
+        (b"# one\n\nattn_q=q99", 2, ["q99", "rules.txt', line 3"]),
+        (b"attn_q=q8_0\0x=q8_0", 3, "not a text file"),
+        (b"none=q8_0", 2, "'none'"),
     ]:
         rules.write_bytes(text)
-        fails(2, "quantize", src, tmp_path / "out.gguf", "--type", "Q4_K_M", "--tensor-type-file", rules, says=says)
+        fails(code, "quantize", src, tmp_path / "out.gguf", "--type", "Q4_K_M", "--tensor-type-file", rules, says=says)
     fails(
-        2,
+        3,
         "quantize",
         src,
         tmp_path / "out.gguf",

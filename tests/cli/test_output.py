@@ -412,12 +412,18 @@ def test_row40_replacing_an_earlier_output(tmp_path):
 
 
 def test_row40_output_inside_the_input(tmp_path):
-    """A folder within the model's: a second run does not carry the first one's files along."""
-    llama(tmp_path / "model")
-    quantize(tmp_path / "model", tmp_path / "model" / "quant", "i8")
-    first = tree(tmp_path / "model" / "quant")
-    quantize(tmp_path / "model", tmp_path / "model" / "quant", "i8")
-    assert tree(tmp_path / "model" / "quant") == first
+    """A folder within the model's would be carried along by later runs; a GGUF file is not."""
+    model = tmp_path / "model"
+    llama(model)
+    (model / "sub").mkdir()
+    (tmp_path / "link").symlink_to("model/sub")
+    for out in model / "quant", model / "sub" / "quant", tmp_path / "link" / "quant", tmp_path / "model/../model/q":
+        for more in [], ["--dry-run"]:
+            fails(2, "quantize", model, out, "--type", "i8", "--device", "ref", *more, says="lies in the source folder")
+    assert sorted(os.listdir(model / "sub")) == [] and not (model / "quant").exists()
+    quantize(model, model / "model.gguf", "q8_0")
+    quantize(model, tmp_path / "out", "i8")
+    assert not (tmp_path / "out" / "model.gguf").exists()
 
 
 def test_row40_failed_run_keeps_the_earlier_output(tmp_path, faults):
@@ -453,7 +459,10 @@ def test_row88_missing_folder(tmp_path):
         r = run("quantize", st(tmp_path / "s", {"w.weight": W}), out, "--type", "i8", "--device", "ref", cwd=tmp_path)
         (tmp_path / "s").unlink()
         assert r.returncode in (2, 5) and r.stderr.startswith("clquant: ") and tree(tmp_path) == before, (out, r)
-    fails(5, "quantize", src, tmp_path / ("x" * 250 + ".gguf"), "--type", "q8_0", "--device", "ref")
+    for more in [], ["--dry-run"]:
+        fails(5, "quantize", src, tmp_path / "absent" / "out.gguf", "--type", "q8_0", *more, says="no folder")
+        fails(5, "quantize", src, tmp_path / ("x" * 250 + ".gguf"), "--type", "q8_0", *more, says=["too long", "at most 242"])
+        fails(2, "quantize", src, "-", "--type", "f16", *more, says="'-' cannot be an output")
     assert tree(tmp_path) == before
 
 
