@@ -104,7 +104,9 @@ inline float half_bits_to_float(ushort h)
 {
     uint rest = h & 0x7fff, sign = (uint)(h & 0x8000) << 16;
     if (rest >= 0x7c00) return as_float(sign | 0x7f800000 | (rest & 0x3ff) << 13);
-    return as_float(sign | as_uint(as_float(rest << 13) * 0x1p112f));
+    // Subnormal halves by conversion: as floats they would be subnormal too, which some CPUs take 100 cycles over.
+    float small = (float)rest * 0x1p-24f;
+    return as_float(sign | (rest < 0x400 ? as_uint(small) : (rest << 13) + (112 << 23)));
 }
 
 // Round to nearest even; the same steps as clq_f32_to_f16.
@@ -163,11 +165,11 @@ inline vushort vbf16_bits(vfloat x)
     r = a > 0x7f800000 ? u >> 16 | 64 : r;
     return CAT(convert_ushort, VW)(r & 0xffff);
 }
-// Shift into place, scale by 2^112 (exact; subnormals become normal), put Inf and NaN right.
+// Shift into place and move the exponent; subnormals by conversion; put Inf and NaN right.
 inline vfloat vhalf_value(vushort v)
 {
     vint h = CAT(convert_int, VW)(v), rest = h & 0x7fff, sign = (h & 0x8000) << 16;
-    vint finite = as_i(as_v(rest << 13) * 0x1p112f);
+    vint finite = rest < 0x400 ? as_i(to_float(rest) * 0x1p-24f) : (rest << 13) + (112 << 23);
     return as_v(sign | (rest >= 0x7c00 ? 0x7f800000 | (rest & 0x3ff) << 13 : finite));
 }
 inline vfloat vbf16_value(vushort v)

@@ -314,6 +314,9 @@ inline float far_half(__global const uchar *p)
     return half_bits_to_float(*(__global const ushort *)p);
 }
 
+// VW bytes as ints, for decoders.
+#define FAR_BYTES(p) (vload_i8((__global const char *)(p)) & 255)
+
 // Four codes (below 256) as the bytes of a word.
 inline vint four_bytes(vint a, vint b, vint c, vint d)
 {

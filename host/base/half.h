@@ -26,9 +26,8 @@ static inline float clq_f16_to_f32(uint16_t h)
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t rest = h & 0x7fff;
     if (rest >= 0x7c00) return clq_from_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13);
-    // Shifted into place, the exponent is 112 too small; the multiplication is exact and also
-    // normalises subnormals.
-    return clq_from_bits(sign | clq_bits(clq_from_bits(rest << 13) * 0x1p112f));
+    if (rest < 0x400) return clq_from_bits(sign | clq_bits((float)rest * 0x1p-24f)); // zero and subnormals
+    return clq_from_bits(sign | ((rest << 13) + (112u << 23)));
 }
 
 // Overflow gives infinity, NaN stays (quiet) NaN.

@@ -74,7 +74,7 @@ inline void q2_K_group(__global const uchar *in, uint j, float y[16])
     float d = far_half(in + 80), dmin = far_half(in + 82), scale = d * (float)(in[j] & 15),
           low = dmin * (float)(in[j] >> 4);
     __global const uchar *qs = in + 16 + j / 8 * 32 + j % 2 * 16;
-    for (uint i = 0; i < 16; i++) y[i] = scale * (float)(qs[i] >> j % 8 / 2 * 2 & 3) - low;
+    for (uint i = 0; i < 16; i += VW) vstore_f(scale * to_float(FAR_BYTES(qs + i) >> (int)(j % 8 / 2 * 2) & 3) - low, y + i);
 }
 
 __kernel GROUP void q2_K_encode(ENCODE_ARGS)

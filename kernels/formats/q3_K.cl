@@ -129,8 +129,10 @@ inline void q3_K_group(__global const uchar *in, uint j, float y[16])
     __global const uchar *s = in + 96, *hmask = in + j % 2 * 16, *qs = in + 32 + j / 8 * 32 + j % 2 * 16;
     int code = (j < 8 ? s[j] & 15 : s[j - 8] >> 4) | (s[8 + j % 4] >> 2 * (j / 4) & 3) << 4;
     float scale = far_half(in + 108) * (float)(code - 32);
-    for (uint i = 0; i < 16; i++)
-        y[i] = scale * (float)((qs[i] >> j % 8 / 2 * 2 & 3) - (hmask[i] >> j / 2 & 1 ? 0 : 4));
+    for (uint i = 0; i < 16; i += VW) {
+        vint low = FAR_BYTES(qs + i) >> (int)(j % 8 / 2 * 2) & 3, high = FAR_BYTES(hmask + i) >> (int)(j / 2) & 1;
+        vstore_f(scale * to_float(low + high * 4 - 4), y + i);
+    }
 }
 
 __kernel GROUP void q3_K_encode(ENCODE_ARGS)

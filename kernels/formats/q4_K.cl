@@ -20,7 +20,7 @@ inline void q4_K_group(__global const uchar *in, uint j, float y[16])
     scale *= far_half(in);
     low *= far_half(in + 2);
     __global const uchar *qs = in + 16 + j / 4 * 32 + j % 2 * 16;
-    for (uint i = 0; i < 16; i++) y[i] = scale * (float)(j / 2 % 2 ? qs[i] >> 4 : qs[i] & 15) - low;
+    for (uint i = 0; i < 16; i += VW) vstore_f(scale * to_float(FAR_BYTES(qs + i) >> (int)(j / 2 % 2 * 4) & 15) - low, y + i);
 }
 
 __kernel GROUP void q4_K_encode(ENCODE_ARGS)

@@ -29,8 +29,10 @@ inline void q5_K_group(__global const uchar *in, uint j, float y[16])
     scale *= far_half(in);
     low *= far_half(in + 2);
     __global const uchar *qh = in + 16 + j % 2 * 16, *qs = in + 48 + j / 4 * 32 + j % 2 * 16;
-    for (uint i = 0; i < 16; i++)
-        y[i] = scale * (float)((j / 2 % 2 ? qs[i] >> 4 : qs[i] & 15) | (qh[i] >> j / 2 & 1) << 4) - low;
+    for (uint i = 0; i < 16; i += VW) {
+        vint q = (FAR_BYTES(qs + i) >> (int)(j / 2 % 2 * 4) & 15) | (FAR_BYTES(qh + i) >> (int)(j / 2) & 1) << 4;
+        vstore_f(scale * to_float(q) - low, y + i);
+    }
 }
 
 __kernel GROUP void q5_K_encode(ENCODE_ARGS)

@@ -63,8 +63,10 @@ inline void q6_K_group(__global const uchar *in, uint j, float y[16])
     uint half_j = j / 8, in_half = j % 8;
     __global const uchar *ql = in + 64 * half_j + in_half % 4 * 16, *qh = in + 128 + 32 * half_j + in_half % 2 * 16;
     float scale = far_half(in + 208) * (float)((__global const char *)in)[192 + j];
-    for (uint i = 0; i < 16; i++)
-        y[i] = scale * (float)(((ql[i] >> (in_half < 4 ? 0 : 4) & 15) | (qh[i] >> in_half / 2 * 2 & 3) << 4) - 32);
+    for (uint i = 0; i < 16; i += VW) {
+        vint low = FAR_BYTES(ql + i) >> (in_half < 4 ? 0 : 4) & 15, high = FAR_BYTES(qh + i) >> (int)(in_half / 2 * 2) & 3;
+        vstore_f(scale * to_float((low | high << 4) - 32), y + i);
+    }
 }
 
 __kernel GROUP void q6_K_encode(ENCODE_ARGS)

@@ -29,7 +29,7 @@ inline void tq2_0_group(__global const uchar *in, uint j, float y[16])
 {
     float d = far_half(in + 64);
     __global const uchar *qs = in + j / 8 * 32 + j % 2 * 16;
-    for (uint i = 0; i < 16; i++) y[i] = (float)((qs[i] >> j % 8 / 2 * 2 & 3) - 1) * d;
+    for (uint i = 0; i < 16; i += VW) vstore_f(to_float((FAR_BYTES(qs + i) >> (int)(j % 8 / 2 * 2) & 3) - 1) * d, y + i);
 }
 
 __kernel GROUP void tq2_0_encode(ENCODE32_ARGS)
