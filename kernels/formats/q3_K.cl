@@ -18,31 +18,30 @@ inline vfloat q3_K_fit(const vfloat x[16], vint q[16])
     }
     vint dead = largest < 1e-15f;
     vfloat inverse = -4.0f / (dead ? (vfloat)1.0f : signed_largest);
+    vfloat w[16], wx[16], code[16];
     for (uint i = 0; i < 16; i++) {
-        vfloat w = x[i] * x[i];
-        q[i] = clamp4(nearest(inverse * x[i]));
-        vfloat l = to_float(q[i]);
-        sum_qx += w * x[i] * l;
-        sum_qq += w * l * l;
+        w[i] = x[i] * x[i];
+        wx[i] = w[i] * x[i];
+        code[i] = to_float(clamp4(nearest(inverse * x[i])));
+        sum_qx += wx[i] * code[i];
+        sum_qq += w[i] * code[i] * code[i];
     }
     vint moving = dead ? (vint)0 : (vint)-1; // lanes whose last sweep changed something
     for (int sweep = 0; sweep < 5 && ANY(moving); sweep++) {
         vint changed = 0;
         for (uint i = 0; i < 16; i++) {
-            vfloat w = x[i] * x[i], l = to_float(q[i]), qx = sum_qx - w * x[i] * l, qq = sum_qq - w * l * l;
-            vint n = clamp4(nearest(x[i] * qq / qx));
-            vfloat f = to_float(n), new_qx = qx + w * x[i] * f, new_qq = qq + w * f * f;
-            vint take = (qx > 0.0f) & (n != q[i]) & (new_qq > 0.0f) &
-                        (new_qx * new_qx * sum_qq > sum_qx * sum_qx * new_qq);
-            take = moving ? take : (vint)0;
-            q[i] = take ? n : q[i];
+            vfloat l = code[i], qx = sum_qx - wx[i] * l, qq = sum_qq - w[i] * l * l;
+            vfloat f = to_float(clamp4(nearest(x[i] * qq / qx))), new_qx = qx + wx[i] * f, new_qq = qq + w[i] * f * f;
+            vint take = (qx > 0.0f) & (f != l) & (new_qq > 0.0f) &
+                        (new_qx * new_qx * sum_qq > sum_qx * sum_qx * new_qq) & moving;
+            code[i] = take ? f : l;
             sum_qx = take ? new_qx : sum_qx;
             sum_qq = take ? new_qq : sum_qq;
             changed |= take;
         }
         moving = changed;
     }
-    for (uint i = 0; i < 16; i++) q[i] = dead ? (vint)0 : q[i] + 4;
+    for (uint i = 0; i < 16; i++) q[i] = dead ? (vint)0 : to_int(code[i]) + 4;
     vfloat scale = sum_qq > 0.0f ? sum_qx / sum_qq : (vfloat)0.0f;
     return dead ? (vfloat)0.0f : scale;
 }
