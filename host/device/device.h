@@ -4,6 +4,7 @@
 #ifndef CLQ_DEVICE_DEVICE_H
 #define CLQ_DEVICE_DEVICE_H
 
+#include "clquant_steps.h"
 #include "format/format.h"
 
 // Work on a tile of whole rows of [rows, cols].
@@ -48,6 +49,9 @@ typedef struct clq_lane_limits {
 // A lane holds the buffers of one tile in flight; several make a ring.
 typedef struct clq_lane clq_lane;
 
+// Memory of a device, for forward passes. On devices that share memory with the host it is host memory.
+typedef struct clq_memory clq_memory;
+
 typedef struct clq_device_ops {
     clq_status (*lane_create)(clq_device *d, const clq_lane_limits *limits, clq_lane **lane, clq_error *err);
     void (*lane_free)(clq_lane *lane);
@@ -56,6 +60,19 @@ typedef struct clq_device_ops {
     // Starts the tile and returns. tile->src may be the staging memory.
     clq_status (*lane_submit)(clq_lane *lane, const clq_tile *tile, clq_error *err);
     clq_status (*lane_wait)(clq_lane *lane, clq_tile_result *result, clq_error *err);
+    // ---- forward passes ----
+    // Memory of n_bytes (> 0, at most info.max_allocation where that is not 0), zeroed.
+    clq_status (*memory_create)(clq_device *d, uint64_t n_bytes, clq_memory **memory, clq_error *err);
+    void (*memory_free)(clq_memory *memory); // waits for work that uses it
+    // Copy between host and device, in order with the steps; when they return, src may be changed and dst holds the
+    // result.
+    clq_status (*memory_write)(clq_memory *memory, uint64_t offset, const void *src, uint64_t n_bytes, clq_error *err);
+    clq_status (*memory_read)(clq_memory *memory, uint64_t offset, void *dst, uint64_t n_bytes, clq_error *err);
+    // Starts steps, one after the other, behind all that was started before; copies them. cache may be NULL when no
+    // step uses it. What goes wrong while they run is told by this or a later call.
+    clq_status (*steps_run)(clq_device *d, const clq_step *steps, uint32_t n_steps, clq_memory *weights,
+                            clq_memory *state, clq_memory *cache, clq_error *err);
+    clq_status (*wait)(clq_device *d, clq_error *err); // until all that was started is done
     // Bytes a second that the device copies (read + written); 0: unknown.
     double (*copy_rate)(clq_device *d);
     // Seconds that kernels ran since the last call; < 0: not known. The first call starts the count, which
@@ -69,6 +86,11 @@ struct clq_device {
     clq_device_info info;
     clq_device_options options;
     uint32_t threads;
+};
+
+struct clq_memory {
+    clq_device *device;
+    uint64_t n_bytes;
 };
 
 struct clq_lane {

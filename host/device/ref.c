@@ -9,6 +9,7 @@
 #include "base/threads.h"
 #include "device/device.h"
 #include "ops/reduce.h"
+#include "ops/steps.h"
 
 clq_status clq_tile_sizes(const clq_tile *t, clq_part_sizes *sizes, clq_error *err)
 {
@@ -317,6 +318,65 @@ static double ref_kernel_seconds(clq_device *d)
     return -1;
 }
 
+// ---- forward passes ----
+
+typedef struct {
+    clq_memory base;
+    uint8_t *data;
+} ref_memory;
+
+static clq_status ref_memory_create(clq_device *d, uint64_t n_bytes, clq_memory **memory, clq_error *err)
+{
+    ref_memory *m = calloc(1, sizeof *m);
+    if (m) m->data = calloc(1, n_bytes);
+    if (!m || !m->data) {
+        free(m);
+        return clq_fail_memory(err, n_bytes);
+    }
+    m->base = (clq_memory){d, n_bytes};
+    *memory = &m->base;
+    return CLQ_OK;
+}
+
+static void ref_memory_free(clq_memory *memory)
+{
+    if (!memory) return;
+    free(((ref_memory *)memory)->data);
+    free(memory);
+}
+
+static clq_status ref_memory_write(clq_memory *memory, uint64_t offset, const void *src, uint64_t n_bytes,
+                                   clq_error *err)
+{
+    (void)err;
+    memcpy(((ref_memory *)memory)->data + offset, src, n_bytes);
+    return CLQ_OK;
+}
+
+static clq_status ref_memory_read(clq_memory *memory, uint64_t offset, void *dst, uint64_t n_bytes, clq_error *err)
+{
+    (void)err;
+    memcpy(dst, ((ref_memory *)memory)->data + offset, n_bytes);
+    return CLQ_OK;
+}
+
+static clq_status ref_steps_run(clq_device *d, const clq_step *steps, uint32_t n_steps, clq_memory *weights,
+                                clq_memory *state, clq_memory *cache, clq_error *err)
+{
+    clq_step_memory m = {((ref_memory *)weights)->data, (float *)(void *)((ref_memory *)state)->data,
+                         cache ? ((ref_memory *)cache)->data : NULL};
+    for (uint32_t i = 0; i < n_steps; i++)
+        if (!clq_step_run_ref(d->threads, &steps[i], &m)) return clq_fail_memory(err, steps[i].cols * sizeof(float));
+    return CLQ_OK;
+}
+
+static clq_status ref_wait(clq_device *d, clq_error *err)
+{
+    (void)d;
+    (void)err;
+    return CLQ_OK;
+}
+
 static void ref_close(clq_device *d)
 {
     free(d);
@@ -330,6 +390,12 @@ static const clq_device_ops ref_ops = {
     .lane_wait = ref_lane_wait,
     .copy_rate = ref_copy_rate,
     .kernel_seconds = ref_kernel_seconds,
+    .memory_create = ref_memory_create,
+    .memory_free = ref_memory_free,
+    .memory_write = ref_memory_write,
+    .memory_read = ref_memory_read,
+    .steps_run = ref_steps_run,
+    .wait = ref_wait,
     .close = ref_close,
 };
 

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// A forward pass is a list of steps, made by the host (host/model/graph.c) and run by a device: by one kernel of
+// kernels/steps.cl, or by the C references in host/ops/steps.c. This record is shared by both languages.
+//
+// A step reads and writes three memories: weights (as stored), state (activations, indices) and cache (keys and
+// values). Places in them are offsets: of weights in bytes, of state in floats, of the cache in bytes. Matrices are
+// row-major; M stands for tokens.
+#ifndef CLQUANT_STEPS_H
+#define CLQUANT_STEPS_H
+
+#if defined(__OPENCL_VERSION__) || defined(__OPENCL_C_VERSION__)
+typedef uint clq_u32;
+typedef int clq_i32;
+typedef ulong clq_u64;
+#else
+#include <stdint.h>
+typedef uint32_t clq_u32;
+typedef int32_t clq_i32;
+typedef uint64_t clq_u64;
+#endif
+
+#define CLQ_NONE (~(clq_u64)0) // an offset that is not there
+
+// Kinds. in, in2, out: offsets in the state.
+//
+//  EMBED   out[m][cols] = scale * row ids[m] of the weight [rows, cols]; ids: int32 [M] at `in`. ADD: += instead
+//  NORM    out[r][cols] = norm(in[r][cols]) * weight (+ bias) for `rows` rows at strides in_stride, out_stride.
+//          w, bias: f32 [cols] in the weights, CLQ_NONE: 1 and 0. eps. LAYER: mean is subtracted. ADD: out +=
+//  PREP    makes of in[M][in_stride] what a LINEAR over `cols` columns reads, at out (clq_prep_floats floats), in the
+//          form `mode`. All steps for one M agree on whether it is packed (clq_packed)
+//  LINEAR  out[m][out_stride] = weight [rows, cols] x prepared input at `in` (+ bias f32 [rows]). ADD: out +=
+//  ROPE    rotates the first `dims` of each of `heads` heads of in[m][in_stride] (head_dim each), in place, with
+//          cos and sin at `in2`: float2 [M][dims / 2]. NEOX: pairs (i, i + dims / 2), else (2 i, 2 i + 1)
+//  STORE   puts in[m][in_stride], `heads` heads of head_dim, into the cache at `cache`: [heads][positions][head_dim] of
+//          `cache_format` (f32, f16 or q8_0), from position `position` on
+//  ATTEND  out[m][heads * head_dim] = attention of queries in[m][in_stride] over the cached keys at `cache` and values
+//          at `cache2`, kv_heads heads each, `positions` long of which `keys` are filled. Query m stands at position
+//          + m. CAUSAL: sees keys up to its own position, and with window > 0 only the last `window` of them; not
+//          causal with a window: those less than window away. Scores are scaled by `scale`; softcap > 0: softcap *
+//          tanh(score / softcap)
+//  ACT     out[m][cols] = act(in[m][in_stride]) (* in2[m][in_stride] with MUL)
+//  ADD     out[m][cols] += scale * in[m][cols]
+//  GATHER  out[i][cols] = in[ids[i]][cols], M rows; ids: int32 at in2
+//  SCATTER out[ids[i]][cols] += scales[i] * in[i][cols]; ids: int32 [M] at in2, followed by float scales [M]. The ids
+//          of one step are distinct
+//  SOFTCAP out[m][cols] = scale * tanh(in[m][cols] / scale)
+enum {
+    CLQ_STEP_EMBED, CLQ_STEP_NORM, CLQ_STEP_PREP, CLQ_STEP_LINEAR, CLQ_STEP_ROPE, CLQ_STEP_STORE, CLQ_STEP_ATTEND,
+    CLQ_STEP_ACT, CLQ_STEP_ADD, CLQ_STEP_GATHER, CLQ_STEP_SCATTER, CLQ_STEP_SOFTCAP, CLQ_STEP_KINDS
+};
+
+enum { // flags
+    CLQ_STEP_ACCUMULATE = 1, // ADD above
+    CLQ_STEP_LAYER_NORM = 2,
+    CLQ_STEP_NEOX = 4,
+    CLQ_STEP_CAUSAL = 8,
+    CLQ_STEP_MUL = 16,
+    CLQ_STEP_TOGETHER = 32, // does not need what the step before it wrote: they may run at the same time
+};
+
+// How activations enter a product. The integer forms round them as ggml does for the weight's block size.
+enum {
+    CLQ_MODE_F32,
+    CLQ_MODE_Q8_32,    // int8, a scale for 32 (rounded to float16), halves away from zero: ggml's q8_0
+    CLQ_MODE_Q8_256,   // int8, a scale for 256, halves to even: ggml's q8_K
+    CLQ_MODE_Q8_TOKEN, // int8, absmax / 127 of the row, halves to even
+};
+
+enum { // activations
+    CLQ_ACT_SILU,
+    CLQ_ACT_GELU,     // with erf
+    CLQ_ACT_GELU_TANH,
+    CLQ_ACT_RELU,
+};
+
+typedef struct clq_step {
+    clq_u32 kind, flags;
+    clq_u32 tokens;              // M
+    clq_u32 rows, cols;
+    clq_u32 in_stride, out_stride; // floats
+    clq_u32 mode, act;
+    clq_u32 heads, kv_heads, head_dim, dims;
+    clq_u32 position, positions, keys, window, cache_format; // cache_format: a clq_format_id
+    // The weight: its clq_format_id, and for CLQ_INT bits, elements that share a scale (a multiple of 32; 0: the
+    // row), symmetry, whether one scale serves all rows.
+    clq_u32 format, bits, group_size, groups; // groups: scales a row has; 0: one for the tensor
+    float scale, eps, softcap, reserved;
+    clq_u64 in, in2, out;        // floats in the state
+    clq_u64 w, bias;             // bytes in the weights
+    // CLQ_INT: f32 scales [rows, groups]; int8 zero-points of the same shape or CLQ_NONE; CLQ_NONE, or int32 [cols],
+    // the group of each column (then group_size is not used)
+    clq_u64 scales, zero_points, group_index;
+    clq_u64 cache, cache2;       // bytes in the cache
+} clq_step;
+
+// From so many tokens on prepared inputs are packed for tiles: [ceil(M / 16)][K16][16] floats, K16 being cols rounded
+// up to 16 (integer modes: the values that the integers stand for). Below, each token has, one after the other, with K
+// = cols rounded up to 256:
+//   CLQ_MODE_F32   float x[K], float sums[K / 16] (of 16 values each)
+//   others         int8 q[K], float scales[K / 32], float sums[K / 16] (scale * sum of 16 codes)
+// Columns behind the row are zero.
+#define CLQ_PACKED_TOKENS 8
+#define CLQ_PREP_K(cols) (((cols) + 255u) / 256u * 256u)
+
+#endif
