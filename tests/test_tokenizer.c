@@ -384,7 +384,7 @@ static void test_pieces(void **state)
 
     t = create("spm");
     ids.len = back.len = 0;
-    static const char mixed[] = "x  y \xff ж";
+    static const char mixed[] = "x  y ж \xff";
     assert_int_equal(clq_tokenize(t, mixed, sizeof mixed - 1, CLQ_TOKENIZE_SPECIAL, &ids, &err), CLQ_OK);
     for (size_t i = 0; i < ids.len / 4; i++)
         assert_int_equal(clq_token_piece(t, ((int32_t *)(void *)ids.data)[i], false, &back, &err), CLQ_OK);
