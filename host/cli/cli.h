@@ -20,6 +20,7 @@ int clq_cmd_info(int argc, char **argv);
 int clq_cmd_quantize(int argc, char **argv);
 int clq_cmd_convert(int argc, char **argv);
 int clq_cmd_verify(int argc, char **argv);
+int clq_cmd_tokenize(int argc, char **argv);
 int clq_cmd_bench(int argc, char **argv);
 
 // Prints "clquant: text" to standard error and returns the exit code.

@@ -72,6 +72,15 @@ static const clq_command commands[] = {
      "SOURCE OUT [--min-sqnr DB] [--threads N] [--quiet] [--json]\n\n"
      "  Exit code 1 when a value or scale is not finite, a tensor is missing, an unquantized tensor\n"
      "  differs beyond its type's rounding, or a tensor's SQNR is below DB (default 1: zeros, noise)."},
+    {"tokenize", clq_cmd_tokenize, "turn text into token ids, or ids into text",
+     "MODEL [--text FILE] [--lines] [--special] [--parse-special] [--json]\n"
+     "       MODEL --ids IDS [--special] [--json]\n\n"
+     "  MODEL            a GGUF file (ids as llama.cpp's) or a Hugging Face folder (as tokenizers')\n"
+     "  --text FILE      the text; default: -, standard input\n"
+     "  --lines          every line is a text of its own, without its newline\n"
+     "  --special        with the tokens that the model wants around a text; with --ids: show them\n"
+     "  --parse-special  control tokens that stand in the text (<|im_end|> ...) are tokens\n"
+     "  --ids IDS        numbers with commas or spaces between them: print their text"},
     {"bench", clq_cmd_bench, "measure the encoders", "[--only NAME] [--device D] [--threads N] [--json]"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
