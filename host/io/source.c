@@ -291,6 +291,16 @@ static clq_status read_zero_points(const clq_source *s, const clq_tensor *t, uin
     return CLQ_OK;
 }
 
+static clq_status check_group_index(const clq_tensor *t, uint64_t cols, uint64_t groups, const int32_t *index,
+                                    clq_error *err)
+{
+    for (uint64_t c = 0; c < cols; c++)
+        if (index[c] < 0 || (uint64_t)index[c] >= groups)
+            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': g_idx[%" PRIu64 "] = %d, but there are %" PRIu64 " groups",
+                            t->name, c, index[c], groups);
+    return CLQ_OK;
+}
+
 // Scales follow g_idx instead of the column's place where a file has one.
 static clq_status apply_group_index(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t n,
                                     uint64_t groups, const float *scales, const int8_t *zeros, const void *codes,
@@ -302,10 +312,7 @@ static clq_status apply_group_index(const clq_source *s, const clq_tensor *t, ui
     const int32_t *index = bytes;
     clq_status st = CLQ_OK;
     uint64_t row_bytes = clq_type_row_bytes(&t->type, cols);
-    for (uint64_t c = 0; c < cols && st == CLQ_OK; c++)
-        if (index[c] < 0 || (uint64_t)index[c] >= groups)
-            st = clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': g_idx[%" PRIu64 "] = %d, but there are %" PRIu64 " groups",
-                          t->name, c, index[c], groups);
+    st = check_group_index(t, cols, groups, index, err);
     for (uint64_t r = 0; r < n && st == CLQ_OK; r++) {
         const uint8_t *row = (const uint8_t *)codes + r * row_bytes;
         for (uint64_t c = 0; c < cols; c++) {
@@ -373,6 +380,33 @@ out:
     free(zeros);
     free(scales);
     return st;
+}
+
+clq_status clq_tensor_parts(const clq_source *s, const clq_tensor *t, uint64_t first, uint64_t n, void *codes,
+                            float *scales, int8_t *zero_points, clq_error *err)
+{
+    bool one = t->type.granularity == CLQ_PER_TENSOR;
+    uint64_t rows, cols;
+    clq_tensor_matrix(t, &rows, &cols);
+    uint64_t groups = clq_type_groups(&t->type, cols), row_bytes = clq_type_row_bytes(&t->type, cols);
+    CLQ_TRY(read_floats(s, &t->scales, one ? 0 : first * groups, one ? 1 : n * groups, scales, err));
+    if (zero_points) CLQ_TRY(read_zero_points(s, t, groups, one ? 0 : first, one ? 1 : n, zero_points, err));
+    if (!t->loose_codes)
+        return clq_file_read(&s->files[t->codes.file], t->codes.offset + first * row_bytes, codes, n * row_bytes, err);
+    uint32_t *dense = NULL;
+    CLQ_TRY(read_loose_rows(s, t, cols, first, n, &dense, err));
+    memcpy(codes, dense, n * row_bytes);
+    free(dense);
+    return CLQ_OK;
+}
+
+clq_status clq_tensor_group_index(const clq_source *s, const clq_tensor *t, int32_t *index, clq_error *err)
+{
+    uint64_t rows, cols;
+    clq_tensor_matrix(t, &rows, &cols);
+    uint64_t groups = clq_type_groups(&t->type, cols);
+    CLQ_TRY(clq_file_read(&s->files[t->group_index.file], t->group_index.offset, index, cols * sizeof *index, err));
+    return check_group_index(t, cols, groups, index, err);
 }
 
 clq_status clq_tensor_read(const clq_source *s, const clq_tensor *t, uint64_t first, uint64_t n, float *y,

@@ -58,6 +58,12 @@ void clq_tensor_matrix(const clq_tensor *t, uint64_t *rows, uint64_t *cols);
 // Decodes the matrix rows [first, first + n).
 clq_status clq_tensor_read(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, float *y,
                            clq_error *err);
+// The parts of the matrix rows [first, first + n) of a CLQ_INT tensor, laid out as clq_type_sizes says: codes (a dense
+// stream below 8 bits), scales as floats, zero-points (NULL: not wanted). A CLQ_PER_TENSOR type has one of each.
+clq_status clq_tensor_parts(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, void *codes,
+                            float *scales, int8_t *zero_points, clq_error *err);
+// The group of each column of a CLQ_INT tensor that has group_index; checked.
+clq_status clq_tensor_group_index(const clq_source *source, const clq_tensor *t, int32_t *index, clq_error *err);
 
 // Used by the readers.
 clq_tensor *clq_source_add_tensor(clq_source *source); // zeroed; NULL: no memory

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// The steps of a forward pass (clquant_steps.h): the places of activations in the state, and what a part of the model
+// adds to the list. Nothing here runs or loads anything.
+#ifndef CLQ_MODEL_GRAPH_H
+#define CLQ_MODEL_GRAPH_H
+
+#include "model/weights.h"
+#include "ops/steps.h"
+
+enum { CLQ_N_MODES = CLQ_MODE_Q8_TOKEN + 1, CLQ_MAX_LOGIT_ROWS = 32 };
+
+// Places in the state, in floats, for at most `batch` tokens. Rows are contiguous.
+typedef struct clq_state {
+    uint32_t batch, logit_rows, expert_rows; // expert_rows: of the experts that run at the same time
+    uint64_t inputs, n_inputs;    // what the host writes for a pass: ids, tables of angles
+    uint64_t x, h, sum;           // [batch][embd]: the hidden states, a norm of them, what a part adds
+    uint64_t q, k, v;             // [batch][heads * head_dim] ...; fused: one [batch][all] at q
+    uint64_t attended;            // [batch][heads * head_dim]
+    uint64_t gate, up, act;       // [batch][ffn]; fused: gate and up are one [batch][2 * ffn] at gate
+    uint64_t prep[CLQ_N_MODES];   // prepared inputs in each mode that the model needs
+    uint64_t router;              // [batch][experts (+ 1 with a shared expert)]
+    uint64_t routes;              // what the host writes for the experts
+    uint64_t expert_in, expert_out; // [expert_rows][embd]
+    uint64_t final, logits;       // [logit_rows][embd], [logit_rows][vocab]
+    uint64_t n_floats;            // of all
+} clq_state;
+
+// Modes in which the unit's weights want their inputs, as bits.
+unsigned clq_unit_modes(const clq_unit *unit, bool int8);
+// false: too large to count.
+bool clq_state_plan(const clq_net *net, uint32_t batch, unsigned modes, clq_state *state);
+
+// A unit at its place in the memory of the steps that are made.
+typedef struct clq_placed {
+    const clq_unit *unit;
+    uint64_t base;
+} clq_placed;
+
+typedef struct clq_graph {
+    const clq_net *net;
+    const clq_state *state;
+    bool int8;
+    clq_format_id cache_type;
+    uint32_t positions;     // of the cache
+    uint64_t layer_bytes;   // of the cache: keys, then values; 0: layers share one place
+    clq_step *steps;        // owned
+    uint32_t n_steps, capacity;
+    bool failed;            // no memory
+} clq_graph;
+
+// Tokens that go through the layers together. Offsets are floats in the state.
+typedef struct clq_pass {
+    uint32_t tokens, position; // the first one's position
+    uint32_t from;             // rows before it are not needed behind this layer (keys and values are)
+    uint64_t ids, position_ids, type_ids; // int32 [tokens]
+    uint64_t tables[CLQ_N_ROPES];
+} clq_pass;
+
+// Tokens that one expert works on.
+enum { CLQ_SHARED_EXPERT = -1 };
+typedef struct clq_expert_run {
+    int32_t expert;
+    uint32_t tokens, first; // first: of its rows among those of the runs that run together
+    uint64_t route;         // place in the state: int32 row ids [tokens], float scales [tokens]
+} clq_expert_run;
+
+void clq_graph_free(clq_graph *g);
+// Tokens to hidden states at state.x.
+void clq_graph_embed(clq_graph *g, const clq_placed *embed, const clq_pass *pass);
+// state.x through a layer's attention.
+void clq_graph_attention(clq_graph *g, const clq_placed *layer, uint32_t index, const clq_pass *pass);
+// state.x through its feed-forward network.
+void clq_graph_ffn(clq_graph *g, const clq_placed *layer, const clq_pass *pass);
+// The router's logits at state.router, the normed hidden states at state.h.
+void clq_graph_router(clq_graph *g, const clq_placed *layer, const clq_pass *pass);
+// Adds to state.x what experts make of state.h: `runs` together have at most state.expert_rows rows. gather: int32 ids
+// of all their rows in the state; with one token in the pass it does not count.
+void clq_graph_experts(clq_graph *g, const clq_placed *layer, const clq_pass *pass, const clq_expert_run *runs,
+                       uint32_t n_runs, uint64_t gather);
+// Rows [from, from + n) of state.x through the final norm, to `out` (floats in the state); encoders have none.
+void clq_graph_final_norm(clq_graph *g, const clq_placed *head, uint32_t from, uint32_t n, uint64_t out);
+// Logits at state.logits of n <= logit_rows rows at state.final. head: the unit that has the matrix.
+void clq_graph_head(clq_graph *g, const clq_placed *head, uint32_t n);
+
+#endif
