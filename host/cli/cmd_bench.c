@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // clquant bench: every encoder over a tensor in memory. Weights a second and bytes a second from host memory
 // and back; the kernels alone as a share of what the device copies; and how many times as fast as one thread of
-// the C reference it is.
+// the C reference it is. With a model: bench_model.c.
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "cli/bench.h"
 #include "cli/cli.h"
 #include "device/ring.h"
 
@@ -93,7 +94,7 @@ static uint16_t *make_input(void)
     return x;
 }
 
-int clq_cmd_bench(int argc, char **argv)
+static int bench_encoders(int argc, char **argv)
 {
     bool json = false;
     const char *only = NULL, *selector = NULL;
@@ -166,4 +167,9 @@ int clq_cmd_bench(int argc, char **argv)
     free(x);
     clq_device_close(device);
     return code;
+}
+
+int clq_cmd_bench(int argc, char **argv)
+{
+    return clq_bench_has_model(argc, argv) ? clq_bench_model(argc, argv) : bench_encoders(argc, argv);
 }

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/model.h"
 
 static const char convert_usage[] =
     "IN OUT --type f32|f16|bf16 [--tensor-type REGEX=T]...\n"
@@ -62,6 +63,70 @@ static const char quantize_usage[] =
     "  --quiet                  no progress, no warnings, no report\n"
     "  --json                   the report (or, with --dry-run, the plan) as JSON";
 
+static const char perplexity_usage[] =
+    "MODEL --text FILE [--ctx N] [--chunks N] [--save-base FILE]\n"
+    "       MODEL --base FILE [--text FILE] [--chunks N]\n"
+    "\n"
+    "  How well the model predicts a text (perplexity, as llama-perplexity measures it), and how far\n"
+    "  its predictions are from those of a base (Kullback-Leibler divergence). docs/evaluation.md\n"
+    "\n"
+    "  --text FILE              the text; -: standard input\n"
+    "  --ctx N                  tokens of a window; default 512\n"
+    "  --chunks N               windows, at most; default: all\n"
+    "  --save-base FILE         write the predictions, for --base; llama-perplexity reads them, too\n"
+    "  --base FILE              compare with them; on their tokens, which a --text must begin with\n"
+    "  --activations f32|int8   int8: round activations for products with quantized weights, as\n"
+    "                           llama.cpp does; default f32\n" CLQ_MODEL_OPTIONS_HELP;
+
+static const char generate_usage[] =
+    "MODEL -p PROMPT|--file FILE [-n N] [--temp T] [--seed S] [--stop TEXT]...\n"
+    "\n"
+    "  -p PROMPT, --file FILE   what the model goes on from; FILE -: standard input\n"
+    "  -n N                     tokens, at most; default 128\n"
+    "  --temp T                 0: always the likeliest token, the default; 1: as the model predicts\n"
+    "  --top-k K, --top-p P, --min-p P\n"
+    "                           with --temp: choose from the K likeliest tokens (default 40; 0: all),\n"
+    "                           of these the likeliest that sum up to P (0.95; 1: all), of these those\n"
+    "                           of at least P times the likeliest's probability (0.05; 0: all)\n"
+    "  --seed S                 of the random numbers; default 0\n"
+    "  --stop TEXT              end before this text\n"
+    "  --ignore-end             go on behind the model's end of the text\n"
+    "  --chat                   the prompt is a user's message; formatted as the model's template says\n"
+    "  --system TEXT            with --chat: the system's message\n"
+    "  --chat-template NAME     with --chat: another template (chatml, llama3, gemma ...)\n"
+    "  --ctx N                  tokens of prompt and text; default: the model's, at most 4096\n"
+    "  --activations f32|int8   int8: round activations for products with quantized weights, as\n"
+    "                           llama.cpp does, which is faster; default int8\n" CLQ_MODEL_OPTIONS_HELP;
+
+static const char embed_usage[] =
+    "MODEL --text FILE [-o OUT] [--pooling mean|cls|last] [--no-normalize]\n"
+    "       [--base FILE]\n"
+    "\n"
+    "  One embedding for each line of a text.\n"
+    "\n"
+    "  --text FILE              the text; -: standard input\n"
+    "  -o OUT                   where to: a name ending in .npy makes an array of float32, any other\n"
+    "                           JSON lines; default: JSON lines to standard output\n"
+    "  --pooling mean|cls|last  which of a line's vectors; default: what the model says, else mean for\n"
+    "                           encoders, last for others\n"
+    "  --no-normalize           as they are; without, of length 1\n"
+    "  --base FILE              compare with embeddings of an earlier run: cosines\n"
+    "  --ctx N                  tokens of a line, at most; default: the model's, at most 4096\n"
+    "  --activations f32|int8   as in perplexity; default f32\n" CLQ_MODEL_OPTIONS_HELP;
+
+static const char bench_usage[] =
+    "[--only NAME] [--device D] [--threads N] [--json]\n"
+    "       MODEL [-p N] [-n N] [-r N]\n"
+    "\n"
+    "  Without MODEL: the encoders. With it, tokens a second of a prompt and of generation, the median\n"
+    "  of repetitions.\n"
+    "\n"
+    "  -p N                     tokens of the prompt; default 512; 0: none\n"
+    "  -n N                     tokens to generate; default 128; 0: none\n"
+    "  -r N                     repetitions; default 5\n"
+    "  --ctx N                  tokens of the cache; default: what is needed\n"
+    "  --activations f32|int8   as in generate; default int8\n" CLQ_MODEL_OPTIONS_HELP;
+
 static const clq_command commands[] = {
     {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
     {"formats", clq_cmd_formats, "list types", "[--json]"},
@@ -72,6 +137,10 @@ static const clq_command commands[] = {
      "SOURCE OUT [--min-sqnr DB] [--threads N] [--quiet] [--json]\n\n"
      "  Exit code 1 when a value or scale is not finite, a tensor is missing, an unquantized tensor\n"
      "  differs beyond its type's rounding, or a tensor's SQNR is below DB (default 1: zeros, noise)."},
+    {"perplexity", clq_cmd_perplexity, "measure a model on a text, and against a base", perplexity_usage},
+    {"generate", clq_cmd_generate, "let a model go on from a prompt", generate_usage},
+    {"embed", clq_cmd_embed, "turn lines of text into vectors", embed_usage},
+    {"bench", clq_cmd_bench, "measure the encoders, or a model's speed", bench_usage},
     {"tokenize", clq_cmd_tokenize, "turn text into token ids, or ids into text",
      "MODEL [--text FILE] [--lines] [--special] [--parse-special] [--json]\n"
      "       MODEL --ids IDS [--special] [--json]\n\n"
