@@ -61,6 +61,9 @@ typedef struct clq_device_ops {
     clq_status (*lane_submit)(clq_lane *lane, const clq_tile *tile, clq_error *err);
     clq_status (*lane_wait)(clq_lane *lane, clq_tile_result *result, clq_error *err);
     // ---- forward passes ----
+    // Before any memory is created: the types of the weights that steps will have. Builds and tests the kernels; where
+    // they fail, the device uses the C references, with a warning.
+    clq_status (*steps_prepare)(clq_device *d, const clq_type *types, uint32_t n, clq_error *err);
     // Memory of n_bytes (> 0, at most info.max_allocation where that is not 0), zeroed.
     clq_status (*memory_create)(clq_device *d, uint64_t n_bytes, clq_memory **memory, clq_error *err);
     void (*memory_free)(clq_memory *memory); // waits for work that uses it
@@ -114,6 +117,9 @@ clq_status clq_ref_tile(uint32_t threads, const clq_tile *tile, const clq_ref_ar
                         clq_tile_result *result, clq_error *err);
 clq_status clq_ref_arrays_create(const clq_lane_limits *limits, clq_ref_arrays *arrays, clq_error *err);
 void clq_ref_arrays_free(clq_ref_arrays *arrays);
+
+// Tests a device's steps with weights of these types, on small sizes, against the references (steps_test.c).
+clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool *good, clq_error *err);
 
 // The sizes of what a tile makes: those of clq_type_sizes, without scales for CLQ_PER_TENSOR.
 clq_status clq_tile_sizes(const clq_tile *tile, clq_part_sizes *sizes, clq_error *err);

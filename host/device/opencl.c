@@ -150,6 +150,7 @@ static void set_cache_dir(clq_opencl *d)
 static void opencl_close(clq_device *device)
 {
     clq_opencl *d = clq_opencl_of(device);
+    clq_steps_close(d);
     clq_programs_close(d);
     for (int i = 0; i < CLQ_FORMAT_COUNT; i++)
         if (d->tables[i]) clReleaseMemObject(d->tables[i]);
@@ -172,6 +173,13 @@ static const clq_device_ops opencl_ops = {
     .lane_staging = clq_cl_lane_staging,
     .lane_submit = clq_cl_lane_submit,
     .lane_wait = clq_cl_lane_wait,
+    .memory_create = clq_cl_memory_create,
+    .memory_free = clq_cl_memory_free,
+    .memory_write = clq_cl_memory_write,
+    .memory_read = clq_cl_memory_read,
+    .steps_prepare = clq_cl_steps_prepare,
+    .steps_run = clq_cl_steps_run,
+    .wait = clq_cl_steps_wait,
     .copy_rate = opencl_copy_rate,
     .kernel_seconds = opencl_kernel_seconds,
     .close = opencl_close,

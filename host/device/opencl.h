@@ -19,7 +19,7 @@ typedef struct clq_kernel {
 
 typedef struct clq_program {
     struct clq_program *next;
-    char file[48], options[192];
+    char file[48], options[1536];
     char cache_path[512]; // "" : not cached
     bool from_cache;
     cl_program program;
@@ -34,6 +34,17 @@ typedef struct clq_family {
     bool decode_only, range_only, weighted;
     bool use_reference; // the kernel did not build or gave other bytes
 } clq_family;
+
+// What forward passes need (steps.c).
+typedef struct clq_steps {
+    clq_memory *buffer, *sync; // steps under way; a flag, then counters of groups that wait
+    uint32_t n_steps, counter;
+    bool together;             // one launch runs many steps
+    bool pending;              // something was started and not waited for
+    bool use_reference;        // the self-test failed
+    bool keys[CLQ_FORMAT_COUNT + 9]; // formats of the program; integer types by their bits behind
+    clq_kernel *kernels[CLQ_STEP_KINDS + 1]; // wg form: one for each kind, else [0]
+} clq_steps;
 
 typedef struct clq_opencl {
     clq_device base;
@@ -51,6 +62,7 @@ typedef struct clq_opencl {
     clq_program *programs;
     clq_family *families;
     uint32_t n_families;
+    clq_steps steps;
     cl_mem tables[CLQ_FORMAT_COUNT]; // of formats that have one, once it was needed
 } clq_opencl;
 
@@ -82,6 +94,17 @@ void clq_cl_lane_free(clq_lane *lane);
 void *clq_cl_lane_staging(clq_lane *lane);
 clq_status clq_cl_lane_submit(clq_lane *lane, const clq_tile *tile, clq_error *err);
 clq_status clq_cl_lane_wait(clq_lane *lane, clq_tile_result *result, clq_error *err);
+
+// steps.c
+clq_status clq_cl_memory_create(clq_device *d, uint64_t n_bytes, clq_memory **memory, clq_error *err);
+void clq_cl_memory_free(clq_memory *memory);
+clq_status clq_cl_memory_write(clq_memory *memory, uint64_t offset, const void *src, uint64_t n_bytes, clq_error *err);
+clq_status clq_cl_memory_read(clq_memory *memory, uint64_t offset, void *dst, uint64_t n_bytes, clq_error *err);
+clq_status clq_cl_steps_prepare(clq_device *d, const clq_type *types, uint32_t n, clq_error *err);
+clq_status clq_cl_steps_run(clq_device *d, const clq_step *steps, uint32_t n_steps, clq_memory *weights,
+                            clq_memory *state, clq_memory *cache, clq_error *err);
+clq_status clq_cl_steps_wait(clq_device *d, clq_error *err);
+void clq_steps_close(clq_opencl *d);
 
 // selftest.c: tests the tile's family on first use; whether the reference stands in for its kernels.
 clq_status clq_family_get(clq_opencl *d, const clq_tile *tile, bool *use_reference, clq_error *err);

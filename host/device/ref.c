@@ -370,6 +370,15 @@ static clq_status ref_steps_run(clq_device *d, const clq_step *steps, uint32_t n
     return CLQ_OK;
 }
 
+static clq_status ref_steps_prepare(clq_device *d, const clq_type *types, uint32_t n, clq_error *err)
+{
+    (void)d;
+    (void)types;
+    (void)n;
+    (void)err;
+    return CLQ_OK;
+}
+
 static clq_status ref_wait(clq_device *d, clq_error *err)
 {
     (void)d;
@@ -394,6 +403,7 @@ static const clq_device_ops ref_ops = {
     .memory_free = ref_memory_free,
     .memory_write = ref_memory_write,
     .memory_read = ref_memory_read,
+    .steps_prepare = ref_steps_prepare,
     .steps_run = ref_steps_run,
     .wait = ref_wait,
     .close = ref_close,

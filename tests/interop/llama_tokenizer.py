@@ -54,7 +54,8 @@ class Llama:
 
     def piece(self, i, special=True):
         out = c.create_string_buffer(1 << 14)
-        return out.raw[:self.lib.llama_token_to_piece(self.vocab, i, out, len(out), 0, special)]
+        n = self.lib.llama_token_to_piece(self.vocab, i, out, len(out), 0, special)
+        return out.raw[:n]
 
     def chat(self, template, messages, add_assistant):
         array = (Message * len(messages))(*[Message(r.encode(), m.encode()) for r, m in messages])

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// Steps on a device against the C references: the self-test, and what tests/check_steps.c is made of.
+#ifndef CLQ_DEVICE_STEPS_TEST_H
+#define CLQ_DEVICE_STEPS_TEST_H
+
+#include "device/device.h"
+
+// A product of random weights [rows, cols], encoded to a type, with random activations.
+typedef struct clq_linear_case {
+    clq_type type;
+    uint32_t rows, cols, tokens, mode;
+    bool bias, accumulate, indexed; // indexed: CLQ_INT with a group for each column
+    uint32_t seed;
+} clq_linear_case;
+
+// *worst: the largest error against a sum in double, as a share of what float32 may lose: (cols / 8 + 24) * 2^-24 of the
+// sum of |weight's block| * |activation|.
+clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *worst, clq_error *err);
+
+// A step of another kind. tokens, cols (or heads and head_dim) as the kind takes them.
+typedef struct clq_step_case {
+    clq_step step;         // offsets are set by the comparison
+    clq_type embedding;    // EMBED
+    uint32_t seed;
+} clq_step_case;
+
+// *worst: the largest |ours - theirs| / (1e-5 * (1 + |theirs|)).
+clq_status clq_step_compare(clq_device *d, const clq_step_case *c, double *worst, clq_error *err);
+
+#endif

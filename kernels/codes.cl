@@ -1,0 +1,896 @@
+// SPDX-License-Identifier: MIT
+// How products read weights: for each format, the codes of 32 elements as bytes, and what they stand for,
+//
+//   weight = d * code + m,   d and m shared by GROUP elements (16 or 32).
+//
+//   void NAME_scales(weight_row r, uint b, float *d, float *m)   of block b: BLOCK / GROUP of each
+//   codes32 NAME_codes(weight_row r, uint b, uint s)             the s-th 32 of block b
+//
+// The host defines ID_NAME (a number) for the formats that a model has. dot.cl, included once behind each format, makes
+// the products.
+#ifndef CLQ_CODES_CL
+#define CLQ_CODES_CL
+#include "common.cl"
+#include "clquant_grids.h"
+
+typedef struct {
+    uchar16 lo, hi; // elements 0..15 and 16..31; chars where SIGNED
+} codes32;
+
+// A row of a weight. scales, zero_points: CLQ_INT only.
+typedef struct {
+    __global const uchar *p;
+    __global const float *scales;
+    __global const char *zero_points; // 0: none
+    uint per_scale;                   // blocks of 32 that share a scale
+} weight_row;
+
+typedef struct __attribute__((packed)) {
+    ulong2 words;
+} any_bytes16;
+typedef struct __attribute__((packed)) {
+    ulong word;
+} any_bytes8;
+
+inline uchar16 bytes16(__global const uchar *p)
+{
+#if WG
+    return vload16(0, p);
+#else
+    return as_uchar16(((__global const any_bytes16 *)p)->words);
+#endif
+}
+
+inline ulong bytes8(__global const uchar *p)
+{
+#if WG
+    return as_ulong(vload8(0, p));
+#else
+    return ((__global const any_bytes8 *)p)->word;
+#endif
+}
+
+inline uint bytes4(__global const uchar *p)
+{
+    return ((__global const ushort *)p)[0] | (uint)((__global const ushort *)p)[1] << 16;
+}
+
+inline uint bytes2(__global const uchar *p)
+{
+    return p[0] | (uint)p[1] << 8;
+}
+
+#if defined(__F16C__)
+typedef short half_vector __attribute__((ext_vector_type(8)));
+inline float half_value_of(ushort h)
+{
+    return __builtin_ia32_vcvtph2ps((half_vector)((short)h, 0, 0, 0, 0, 0, 0, 0))[0];
+}
+#else
+#define half_value_of(h) half_bits_to_float(h)
+#endif
+inline float half_at(__global const uchar *p)
+{
+    return half_value_of(*(__global const ushort *)p);
+}
+
+// 255 where a bit is set: bits 0..7 and 8..15 of 16.
+inline uchar16 bit_mask(uint bits)
+{
+    uchar16 b = (uchar16)((uchar8)(uchar)bits, (uchar8)(uchar)(bits >> 8));
+    uchar16 one = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
+    return as_uchar16((b & one) == one);
+}
+
+inline uchar16 negate_where(uchar16 v, uint bits)
+{
+    uchar16 mask = bit_mask(bits);
+    return (v ^ mask) - mask;
+}
+
+// Eight 2-bit levels of a word of 16 bits, one a byte; four 3-bit levels.
+inline ulong spread2(uint v)
+{
+    ulong w = v;
+    w = (w | w << 24) & 0x000000ff000000fful;
+    w = (w | w << 12) & 0x000f000f000f000ful;
+    return (w | w << 6) & 0x0303030303030303ul;
+}
+inline uint spread3(uint v)
+{
+    v = (v | v << 10) & 0x003f003fu;
+    return (v | v << 5) & 0x07070707u;
+}
+
+// A table of 16 bytes, looked up by codes below 16.
+inline uchar16 look_up(uchar16 table, uchar16 codes)
+{
+#if defined(__AVX2__)
+    typedef char x86_bytes __attribute__((ext_vector_type(16)));
+    return __builtin_astype(__builtin_ia32_pshufb128(__builtin_astype(table, x86_bytes),
+                                                     __builtin_astype(codes, x86_bytes)), uchar16);
+#else
+    return shuffle(table, codes);
+#endif
+}
+#define FP4_TABLE as_uchar16((char16)(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12))
+#define IQ4_TABLE as_uchar16((char16)(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113))
+
+inline codes32 nibbles(__global const uchar *p)
+{
+    uchar16 b = bytes16(p);
+    return (codes32){b & (uchar)15, b >> (uchar)4};
+}
+
+// ---- what dot.cl needs ----
+
+#define UNROLL_ALL _Pragma("unroll")
+#if WG
+#define NEAR_TILE __local
+#else
+#define NEAR_TILE
+#endif
+
+inline float sum8(float8 v)
+{
+    float4 h = v.lo + v.hi;
+    return h.x + h.y + (h.z + h.w);
+}
+
+// Sums of the products of 32 codes and 32 int8 activations: 4 of the first 16 elements, 4 of the others. Exact.
+#if defined(__AVX2__) && !WG
+typedef char x86_char32 __attribute__((ext_vector_type(32)));
+typedef short x86_short16 __attribute__((ext_vector_type(16)));
+typedef struct __attribute__((packed)) {
+    ulong4 words;
+} any_bytes32;
+inline x86_char32 char32_of(codes32 c)
+{
+    return __builtin_astype(__builtin_shufflevector(c.lo, c.hi, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
+                                                    17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31),
+                            x86_char32);
+}
+inline x86_char32 load_char32(__global const char *q)
+{
+    return __builtin_astype(((__global const any_bytes32 *)q)->words, x86_char32);
+}
+inline int8 sum_pairs(x86_short16 v)
+{
+    return __builtin_astype(__builtin_ia32_pmaddwd256(v, (x86_short16)1), int8);
+}
+inline int8 products_unsigned(codes32 c, __global const char *q)
+{
+    return sum_pairs(__builtin_ia32_pmaddubsw256(char32_of(c), load_char32(q)));
+}
+// |code| (at most 128) times the activation (at most 127) with the code's sign: two of them fit in 16 bits.
+inline int8 products_signed(codes32 c, __global const char *q)
+{
+    x86_char32 w = char32_of(c), size = w < (x86_char32)0 ? -w : w;
+    return sum_pairs(__builtin_ia32_pmaddubsw256(size, __builtin_ia32_psignb256(load_char32(q), w)));
+}
+#else
+inline int4 sum_fours(int16 v)
+{
+    return v.lo.lo + v.lo.hi + (v.hi.lo + v.hi.hi);
+}
+inline int8 products_unsigned(codes32 c, __global const char *q)
+{
+    return (int8)(sum_fours(convert_int16(c.lo) * convert_int16(vload16(0, q))),
+                  sum_fours(convert_int16(c.hi) * convert_int16(vload16(1, q))));
+}
+inline int8 products_signed(codes32 c, __global const char *q)
+{
+    return (int8)(sum_fours(convert_int16(as_char16(c.lo)) * convert_int16(vload16(0, q))),
+                  sum_fours(convert_int16(as_char16(c.hi)) * convert_int16(vload16(1, q))));
+}
+#endif
+
+// ---- blocks of 32 ----
+
+#ifdef ID_q4_0
+inline void q4_0_scales(weight_row r, uint b, float *d, float *m)
+{
+    d[0] = half_at(r.p + b * 18ul);
+    m[0] = -8.0f * d[0];
+}
+#define q4_0_codes(r, b, s) nibbles((r).p + (b) * 18ul + 2)
+#define FORMAT q4_0
+#define BLOCK 32
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 18
+#include "dot.cl"
+#endif
+
+#ifdef ID_q4_1
+inline void q4_1_scales(weight_row r, uint b, float *d, float *m)
+{
+    d[0] = half_at(r.p + b * 20ul);
+    m[0] = half_at(r.p + b * 20ul + 2);
+}
+#define q4_1_codes(r, b, s) nibbles((r).p + (b) * 20ul + 4)
+#define FORMAT q4_1
+#define BLOCK 32
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 20
+#include "dot.cl"
+#endif
+
+inline codes32 five_bits(__global const uchar *high, __global const uchar *low)
+{
+    uint bits = bytes4(high);
+    codes32 q = nibbles(low);
+    q.lo |= bit_mask(bits) & (uchar)16;
+    q.hi |= bit_mask(bits >> 16) & (uchar)16;
+    return q;
+}
+
+#ifdef ID_q5_0
+inline void q5_0_scales(weight_row r, uint b, float *d, float *m)
+{
+    d[0] = half_at(r.p + b * 22ul);
+    m[0] = -16.0f * d[0];
+}
+#define q5_0_codes(r, b, s) five_bits((r).p + (b) * 22ul + 2, (r).p + (b) * 22ul + 6)
+#define FORMAT q5_0
+#define BLOCK 32
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 22
+#include "dot.cl"
+#endif
+
+#ifdef ID_q5_1
+inline void q5_1_scales(weight_row r, uint b, float *d, float *m)
+{
+    d[0] = half_at(r.p + b * 24ul);
+    m[0] = half_at(r.p + b * 24ul + 2);
+}
+#define q5_1_codes(r, b, s) five_bits((r).p + (b) * 24ul + 4, (r).p + (b) * 24ul + 8)
+#define FORMAT q5_1
+#define BLOCK 32
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 24
+#include "dot.cl"
+#endif
+
+inline codes32 plain_bytes(__global const uchar *p)
+{
+    return (codes32){bytes16(p), bytes16(p + 16)};
+}
+
+#ifdef ID_q8_0
+inline void q8_0_scales(weight_row r, uint b, float *d, float *m)
+{
+    d[0] = half_at(r.p + b * 34ul);
+}
+#define q8_0_codes(r, b, s) plain_bytes((r).p + (b) * 34ul + 2)
+#define FORMAT q8_0
+#define BLOCK 32
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 34
+#include "dot.cl"
+#endif
+
+inline codes32 table_nibbles(uchar16 table, __global const uchar *p)
+{
+    codes32 q = nibbles(p);
+    return (codes32){look_up(table, q.lo), look_up(table, q.hi)};
+}
+
+#ifdef ID_iq4_nl
+inline void iq4_nl_scales(weight_row r, uint b, float *d, float *m)
+{
+    d[0] = half_at(r.p + b * 18ul);
+}
+#define iq4_nl_codes(r, b, s) table_nibbles(IQ4_TABLE, (r).p + (b) * 18ul + 2)
+#define FORMAT iq4_nl
+#define BLOCK 32
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 18
+#include "dot.cl"
+#endif
+
+#ifdef ID_mxfp4
+inline void mxfp4_scales(weight_row r, uint b, float *d, float *m)
+{
+    uint e = r.p[b * 17ul]; // half of 2^(e - 127): levels are doubled
+    d[0] = e < 2 ? as_float(0x00200000u << e) : as_float((e - 1) << 23);
+}
+#define mxfp4_codes(r, b, s) table_nibbles(FP4_TABLE, (r).p + (b) * 17ul + 1)
+#define FORMAT mxfp4
+#define BLOCK 32
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 17
+#include "dot.cl"
+#endif
+
+// ---- blocks of 64 and 128 ----
+
+#ifdef ID_nvfp4
+inline void nvfp4_scales(weight_row r, uint b, float *d, float *m)
+{
+    for (uint j = 0; j < 4; j++) {
+        uint u = r.p[b * 36ul + j];
+        float v = u & 0x78 ? as_float(((u & 0x7f) + (120 << 3)) << 20) : (float)(u & 7) * 0x1p-9f;
+        d[j] = u == 0x7f ? 0.0f : 0.5f * v;
+    }
+}
+inline codes32 nvfp4_codes(weight_row r, uint b, uint s)
+{
+    uchar16 q = bytes16(r.p + b * 36ul + 4 + 16 * s), low = q & (uchar)15, high = q >> (uchar)4;
+    return (codes32){look_up(FP4_TABLE, (uchar16)(low.lo, high.lo)), look_up(FP4_TABLE, (uchar16)(low.hi, high.hi))};
+}
+#define FORMAT nvfp4
+#define BLOCK 64
+#define GROUP_LEN 16
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 36
+#include "dot.cl"
+#endif
+
+#ifdef ID_q2_0
+inline void q2_0_scales(weight_row r, uint b, float *d, float *m)
+{
+    d[0] = d[1] = half_at(r.p + b * 18ul);
+    m[0] = m[1] = -d[0];
+}
+inline codes32 q2_0_codes(weight_row r, uint b, uint s)
+{
+    ulong v = bytes8(r.p + b * 18ul + 2 + 8 * s);
+    return (codes32){as_uchar16((ulong2)(spread2(v & 0xffff), spread2(v >> 16 & 0xffff))),
+                     as_uchar16((ulong2)(spread2(v >> 32 & 0xffff), spread2(v >> 48)))};
+}
+#define FORMAT q2_0
+#define BLOCK 64
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 18
+#include "dot.cl"
+#endif
+
+#ifdef ID_q1_0
+inline void q1_0_scales(weight_row r, uint b, float *d, float *m)
+{
+    float v = half_at(r.p + b * 18ul);
+    for (uint j = 0; j < 4; j++) {
+        d[j] = 2.0f * v;
+        m[j] = -v;
+    }
+}
+inline codes32 q1_0_codes(weight_row r, uint b, uint s)
+{
+    uint bits = bytes4(r.p + b * 18ul + 2 + 4 * s);
+    return (codes32){bit_mask(bits) & (uchar)1, bit_mask(bits >> 16) & (uchar)1};
+}
+#define FORMAT q1_0
+#define BLOCK 128
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 18
+#include "dot.cl"
+#endif
+
+// ---- blocks of 256 ----
+
+// 32 bytes hold 32 elements at every shift.
+inline codes32 shifted(__global const uchar *p, uint shift, uint mask)
+{
+    return (codes32){bytes16(p) >> (uchar)shift & (uchar)mask, bytes16(p + 16) >> (uchar)shift & (uchar)mask};
+}
+
+#ifdef ID_q2_K
+inline void q2_K_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 84ul;
+    uchar16 s = bytes16(p);
+    vstore16(half_at(p + 80) * convert_float16(s & (uchar)15), 0, d);
+    vstore16(-half_at(p + 82) * convert_float16(s >> (uchar)4), 0, m);
+}
+#define q2_K_codes(r, b, s) shifted((r).p + (b) * 84ul + 16 + (s) / 4 * 32, (s) % 4 * 2, 3)
+#define FORMAT q2_K
+#define BLOCK 256
+#define GROUP_LEN 16
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 84
+#include "dot.cl"
+#endif
+
+#ifdef ID_q3_K
+inline void q3_K_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 110ul;
+    uint a0 = bytes4(p + 96), a1 = bytes4(p + 100), h = bytes4(p + 104);
+    uint4 w = (uint4)((a0 & 0x0f0f0f0fu) | (h & 0x03030303u) << 4, (a1 & 0x0f0f0f0fu) | (h >> 2 & 0x03030303u) << 4,
+                      (a0 >> 4 & 0x0f0f0f0fu) | (h >> 4 & 0x03030303u) << 4,
+                      (a1 >> 4 & 0x0f0f0f0fu) | (h >> 6 & 0x03030303u) << 4);
+    float16 v = half_at(p + 108) * convert_float16(as_char16(w) - (char)32);
+    vstore16(v, 0, d);
+    vstore16(-4.0f * v, 0, m);
+}
+inline codes32 q3_K_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 110ul;
+    codes32 q = shifted(p + 32 + s / 4 * 32, s % 4 * 2, 3), high = shifted(p, s, 1);
+    return (codes32){q.lo | high.lo << (uchar)2, q.hi | high.hi << (uchar)2};
+}
+#define FORMAT q3_K
+#define BLOCK 256
+#define GROUP_LEN 16
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 110
+#include "dot.cl"
+#endif
+
+// The 6-bit scales and minimums of q4_K and q5_K.
+inline void six_bit_scales(__global const uchar *p, float *d, float *m)
+{
+    uint a = bytes4(p + 4), b = bytes4(p + 8), c = bytes4(p + 12);
+    uint2 scale = (uint2)(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 6 & 0x03030303u) << 4);
+    uint2 low = (uint2)(b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 6 & 0x03030303u) << 4);
+    vstore8(half_at(p) * convert_float8(as_uchar8(scale)), 0, d);
+    vstore8(-half_at(p + 2) * convert_float8(as_uchar8(low)), 0, m);
+}
+
+#ifdef ID_q4_K
+#define q4_K_scales(r, b, d, m) six_bit_scales((r).p + (b) * 144ul, d, m)
+#define q4_K_codes(r, b, s) shifted((r).p + (b) * 144ul + 16 + (s) / 2 * 32, (s) % 2 * 4, 15)
+#define FORMAT q4_K
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 144
+#include "dot.cl"
+#endif
+
+#ifdef ID_q5_K
+#define q5_K_scales(r, b, d, m) six_bit_scales((r).p + (b) * 176ul, d, m)
+inline codes32 q5_K_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 176ul;
+    codes32 q = shifted(p + 48 + s / 2 * 32, s % 2 * 4, 15), high = shifted(p + 16, s, 1);
+    return (codes32){q.lo | high.lo << (uchar)4, q.hi | high.hi << (uchar)4};
+}
+#define FORMAT q5_K
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 176
+#include "dot.cl"
+#endif
+
+#ifdef ID_q6_K
+inline void q6_K_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 210ul;
+    float16 v = half_at(p + 208) * convert_float16(as_char16(bytes16(p + 192)));
+    vstore16(v, 0, d);
+    vstore16(-32.0f * v, 0, m);
+}
+inline codes32 q6_K_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 210ul;
+    codes32 q = shifted(p + s / 4 * 64 + s % 2 * 32, s % 4 / 2 * 4, 15);
+    codes32 high = shifted(p + 128 + s / 4 * 32, s % 4 * 2, 3);
+    return (codes32){q.lo | high.lo << (uchar)4, q.hi | high.hi << (uchar)4};
+}
+#define FORMAT q6_K
+#define BLOCK 256
+#define GROUP_LEN 16
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 210
+#include "dot.cl"
+#endif
+
+#ifdef ID_iq4_xs
+inline void iq4_xs_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 136ul;
+    float v = half_at(p);
+    uint high = bytes2(p + 2);
+    for (uint g = 0; g < 8; g++) {
+        int l = (p[4 + g / 2] >> 4 * (g % 2) & 15) | (high >> 2 * g & 3) << 4;
+        d[g] = v * (float)(l - 32);
+    }
+}
+#define iq4_xs_codes(r, b, s) table_nibbles(IQ4_TABLE, (r).p + (b) * 136ul + 8 + 16 * (s))
+#define FORMAT iq4_xs
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 136
+#include "dot.cl"
+#endif
+
+#ifdef ID_tq1_0
+inline void tq1_0_scales(weight_row r, uint b, float *d, float *m)
+{
+    float v = half_at(r.p + b * 54ul + 52);
+    for (uint j = 0; j < 8; j++) {
+        d[j] = v;
+        m[j] = -v;
+    }
+}
+inline uchar16 trits(uchar16 bytes, uint power)
+{
+    ushort16 v = convert_ushort16(bytes) * (ushort)power & (ushort)255;
+    return convert_uchar16(v * (ushort)3 >> (ushort)8);
+}
+inline codes32 tq1_0_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 54ul;
+    if (s < 5) {
+        uint power = s == 0 ? 1 : s == 1 ? 3 : s == 2 ? 9 : s == 3 ? 27 : 81;
+        return (codes32){trits(bytes16(p), power), trits(bytes16(p + 16), power)};
+    }
+    uchar16 q = bytes16(p + 32);
+    if (s == 5) return (codes32){trits(q, 1), trits(q, 3)};
+    if (s == 6) return (codes32){trits(q, 9), trits(q, 27)};
+    uint four = bytes4(p + 48);
+    uchar16 last = as_uchar16((uint4)four);
+    ushort16 v = convert_ushort16(last) * (ushort16)(1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27) & (ushort)255;
+    return (codes32){trits(q, 81), convert_uchar16(v * (ushort)3 >> (ushort)8)};
+}
+#define FORMAT tq1_0
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 54
+#include "dot.cl"
+#endif
+
+#ifdef ID_tq2_0
+inline void tq2_0_scales(weight_row r, uint b, float *d, float *m)
+{
+    float v = half_at(r.p + b * 66ul + 64);
+    for (uint j = 0; j < 8; j++) {
+        d[j] = v;
+        m[j] = -v;
+    }
+}
+#define tq2_0_codes(r, b, s) shifted((r).p + (b) * 66ul + (s) / 4 * 32, (s) % 4 * 2, 3)
+#define FORMAT tq2_0
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 0
+#define HAS_MIN 1
+#define BYTES 66
+#include "dot.cl"
+#endif
+
+// ---- codebooks ----
+
+// Levels 0, 1, 2 of the iq2 grids are 8, 25, 43; of iq1's -1, 0, 1.
+inline uchar16 iq2_levels(ulong a, ulong b)
+{
+    uchar16 l = as_uchar16((ulong2)(a, b));
+    return l * (uchar)17 + (l >> (uchar)1) + (uchar)8;
+}
+inline uint seven_signs(uint s) // the eighth makes the number of negatives even
+{
+    return s | (popcount(s) & 1) << 7;
+}
+
+#ifdef ID_iq2_xxs
+__constant ushort iq2_xxs_grid[] = {CLQ_GRID_IQ2_XXS};
+inline void iq2_xxs_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 66ul;
+    float v = 0.25f * half_at(p);
+    for (uint g = 0; g < 8; g++) d[g] = v * (0.5f + (float)(p[2 + g * 8 + 7] >> 4));
+}
+inline codes32 iq2_xxs_codes(weight_row r, uint b, uint s)
+{
+    ulong v = bytes8(r.p + b * 66ul + 2 + s * 8);
+    uint w = v >> 32;
+    uchar16 lo = iq2_levels(spread2(iq2_xxs_grid[v & 255]), spread2(iq2_xxs_grid[v >> 8 & 255]));
+    uchar16 hi = iq2_levels(spread2(iq2_xxs_grid[v >> 16 & 255]), spread2(iq2_xxs_grid[v >> 24 & 255]));
+    return (codes32){negate_where(lo, seven_signs(w & 127) | seven_signs(w >> 7 & 127) << 8),
+                     negate_where(hi, seven_signs(w >> 14 & 127) | seven_signs(w >> 21 & 127) << 8)};
+}
+#define FORMAT iq2_xxs
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 66
+#include "dot.cl"
+#endif
+
+// Scales of nibbles, one for 16 elements.
+inline void nibble_scales(float v, ulong s, float *d)
+{
+    ulong2 w = (ulong2)(s & 0x0f0f0f0f0f0f0f0ful, s >> 4 & 0x0f0f0f0f0f0f0f0ful);
+    float8 even = v * (0.5f + convert_float8(as_uchar8(w.x))), odd = v * (0.5f + convert_float8(as_uchar8(w.y)));
+    vstore16((float16)(even.s0, odd.s0, even.s1, odd.s1, even.s2, odd.s2, even.s3, odd.s3, even.s4, odd.s4, even.s5,
+                       odd.s5, even.s6, odd.s6, even.s7, odd.s7), 0, d);
+}
+
+#ifdef ID_iq2_xs
+__constant ushort iq2_xs_grid[] = {CLQ_GRID_IQ2_XS};
+#define iq2_xs_scales(r, b, d, m) (void)m, nibble_scales(0.25f * half_at((r).p + (b) * 74ul), bytes8((r).p + (b) * 74ul + 66), d)
+inline codes32 iq2_xs_codes(weight_row r, uint b, uint s)
+{
+    ulong v = bytes8(r.p + b * 74ul + 2 + s * 8);
+    uint a = v & 0xffff, c = v >> 16 & 0xffff, e = v >> 32 & 0xffff, f = v >> 48;
+    uchar16 lo = iq2_levels(spread2(iq2_xs_grid[a & 511]), spread2(iq2_xs_grid[c & 511]));
+    uchar16 hi = iq2_levels(spread2(iq2_xs_grid[e & 511]), spread2(iq2_xs_grid[f & 511]));
+    return (codes32){negate_where(lo, seven_signs(a >> 9) | seven_signs(c >> 9) << 8),
+                     negate_where(hi, seven_signs(e >> 9) | seven_signs(f >> 9) << 8)};
+}
+#define FORMAT iq2_xs
+#define BLOCK 256
+#define GROUP_LEN 16
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 74
+#include "dot.cl"
+#endif
+
+#ifdef ID_iq2_s
+__constant ushort iq2_s_grid[] = {CLQ_GRID_IQ2_S};
+#define iq2_s_scales(r, b, d, m) (void)m, nibble_scales(0.25f * half_at((r).p + (b) * 82ul), bytes8((r).p + (b) * 82ul + 74), d)
+inline codes32 iq2_s_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 82ul;
+    uint v = bytes4(p + 2 + 4 * s), high = p[66 + s], signs = bytes4(p + 34 + 4 * s);
+    uchar16 lo = iq2_levels(spread2(iq2_s_grid[(v & 255) | (high & 3) << 8]),
+                            spread2(iq2_s_grid[(v >> 8 & 255) | (high >> 2 & 3) << 8]));
+    uchar16 hi = iq2_levels(spread2(iq2_s_grid[(v >> 16 & 255) | (high >> 4 & 3) << 8]),
+                            spread2(iq2_s_grid[v >> 24 | (high >> 6) << 8]));
+    return (codes32){negate_where(lo, signs & 0xffff), negate_where(hi, signs >> 16)};
+}
+#define FORMAT iq2_s
+#define BLOCK 256
+#define GROUP_LEN 16
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 82
+#include "dot.cl"
+#endif
+
+#ifdef ID_iq3_xxs
+__constant ushort iq3_xxs_grid[] = {CLQ_GRID_IQ3_XXS};
+inline void iq3_xxs_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 98ul;
+    float v = 0.5f * half_at(p);
+    for (uint g = 0; g < 8; g++) d[g] = v * (0.5f + (float)(p[66 + 4 * g + 3] >> 4));
+}
+inline uchar16 iq3_xxs_levels(uint4 levels) // 4 + 8 l, the last is 62
+{
+    uchar16 l = as_uchar16(levels);
+    return l * (uchar)8 + (uchar)4 + (as_uchar16(l == (uchar)7) & (uchar)2);
+}
+inline codes32 iq3_xxs_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 98ul;
+    ulong v = bytes8(p + 2 + 8 * s);
+    uint w = bytes4(p + 66 + 4 * s);
+#define POINT(i) spread3(iq3_xxs_grid[v >> 8 * i & 255])
+    uchar16 lo = iq3_xxs_levels((uint4)(POINT(0), POINT(1), POINT(2), POINT(3)));
+    uchar16 hi = iq3_xxs_levels((uint4)(POINT(4), POINT(5), POINT(6), POINT(7)));
+#undef POINT
+    return (codes32){negate_where(lo, seven_signs(w & 127) | seven_signs(w >> 7 & 127) << 8),
+                     negate_where(hi, seven_signs(w >> 14 & 127) | seven_signs(w >> 21 & 127) << 8)};
+}
+#define FORMAT iq3_xxs
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 98
+#include "dot.cl"
+#endif
+
+#ifdef ID_iq3_s
+__constant ushort iq3_s_grid[] = {CLQ_GRID_IQ3_S};
+inline void iq3_s_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 110ul;
+    float v = half_at(p);
+    for (uint g = 0; g < 8; g++) d[g] = v * (float)(1 + 2 * (p[106 + g / 2] >> 4 * (g % 2) & 15));
+}
+inline codes32 iq3_s_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 110ul;
+    ulong v = bytes8(p + 2 + 8 * s);
+    uint high = p[66 + s], signs = bytes4(p + 74 + 4 * s);
+#define POINT(i) spread3(iq3_s_grid[(v >> 8 * i & 255) | (high >> i & 1) << 8])
+    uchar16 lo = as_uchar16((uint4)(POINT(0), POINT(1), POINT(2), POINT(3))) * (uchar)2 + (uchar)1;
+    uchar16 hi = as_uchar16((uint4)(POINT(4), POINT(5), POINT(6), POINT(7))) * (uchar)2 + (uchar)1;
+#undef POINT
+    return (codes32){negate_where(lo, signs & 0xffff), negate_where(hi, signs >> 16)};
+}
+#define FORMAT iq3_s
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 110
+#include "dot.cl"
+#endif
+
+// A grid value in {-1, 0, 1} plus or minus 1/8, in eighths. down: bit i is vector i's sign of the eighth.
+#if defined(ID_iq1_s) || defined(ID_iq1_m)
+__constant ushort iq1_grid[] = {CLQ_GRID_IQ1};
+inline uchar16 iq1_eighths(uint index0, uint index1, uint down0, uint down1)
+{
+    uchar16 l = as_uchar16((ulong2)(spread2(iq1_grid[index0]), spread2(iq1_grid[index1])));
+    uchar16 shift = (uchar16)((uchar8)(uchar)(7 + 2 * down0), (uchar8)(uchar)(7 + 2 * down1));
+    return l * (uchar)8 - shift;
+}
+#endif
+
+#ifdef ID_iq1_s
+inline void iq1_s_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 50ul;
+    float v = 0.125f * half_at(p);
+    for (uint g = 0; g < 8; g++) d[g] = v * (float)(1 + 2 * (bytes2(p + 34 + 2 * g) >> 12 & 7));
+}
+inline codes32 iq1_s_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 50ul;
+    uint v = bytes4(p + 2 + 4 * s), high = bytes2(p + 34 + 2 * s), down = high >> 15;
+    return (codes32){iq1_eighths((v & 255) | (high & 7) << 8, (v >> 8 & 255) | (high >> 3 & 7) << 8, down, down),
+                     iq1_eighths((v >> 16 & 255) | (high >> 6 & 7) << 8, v >> 24 | (high >> 9 & 7) << 8, down, down)};
+}
+#define FORMAT iq1_s
+#define BLOCK 256
+#define GROUP_LEN 32
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 50
+#include "dot.cl"
+#endif
+
+#ifdef ID_iq1_m
+inline void iq1_m_scales(weight_row r, uint b, float *d, float *m)
+{
+    __global const uchar *p = r.p + b * 56ul;
+    ulong w = bytes8(p + 48);
+    uint bits = (w >> 12 & 15) | (w >> 28 & 15) << 4 | (w >> 44 & 15) << 8 | (w >> 60) << 12;
+    float v = 0.125f * half_value_of((ushort)bits);
+    for (uint j = 0; j < 16; j++) d[j] = v * (float)(1 + 2 * (int)(w >> (j / 4 * 16 + j % 4 * 3) & 7));
+}
+inline codes32 iq1_m_codes(weight_row r, uint b, uint s)
+{
+    __global const uchar *p = r.p + b * 56ul;
+    uint v = bytes4(p + 4 * s), high = bytes2(p + 32 + 2 * s);
+    return (codes32){iq1_eighths((v & 255) | (high & 7) << 8, (v >> 8 & 255) | (high >> 4 & 7) << 8, high >> 3 & 1,
+                                 high >> 7 & 1),
+                     iq1_eighths((v >> 16 & 255) | (high >> 8 & 7) << 8, v >> 24 | (high >> 12 & 7) << 8,
+                                 high >> 11 & 1, high >> 15)};
+}
+#define FORMAT iq1_m
+#define BLOCK 256
+#define GROUP_LEN 16
+#define SIGNED 1
+#define HAS_MIN 0
+#define BYTES 56
+#include "dot.cl"
+#endif
+
+// ---- the integer family ----
+
+// zero: the stored code that stands for code 0.
+inline void int_scales(weight_row r, uint b, int zero, float *d, float *m)
+{
+    uint g = b / r.per_scale;
+    d[0] = r.scales[g];
+    m[0] = -d[0] * (float)(zero + (r.zero_points ? r.zero_points[g] : 0));
+}
+
+// Codes in a dense bit stream: 32 of them are `bits` words.
+inline codes32 int_codes(__global const uchar *p, uint bits)
+{
+    __global const uint *w = (__global const uint *)p;
+    uchar c[32];
+    uint have = 0, next = 0;
+    ulong pool = 0;
+    for (uint i = 0; i < 32; i++) {
+        if (have < bits) {
+            pool |= (ulong)w[next++] << have;
+            have += 32;
+        }
+        c[i] = (uchar)(pool & ((1u << bits) - 1));
+        pool >>= bits;
+        have -= bits;
+    }
+    return (codes32){vload16(0, c), vload16(1, c)};
+}
+
+#ifdef ID_i8
+#define i8_scales(r, b, d, m) int_scales(r, b, 0, d, m)
+#define i8_codes(r, b, s) plain_bytes((r).p + (b) * 32ul)
+#define FORMAT i8
+#define INT_BITS 8
+#define SIGNED 1
+#include "dot.cl"
+#endif
+#ifdef ID_i2
+inline codes32 i2_codes_of(ulong v)
+{
+    return (codes32){as_uchar16((ulong2)(spread2(v & 0xffff), spread2(v >> 16 & 0xffff))),
+                     as_uchar16((ulong2)(spread2(v >> 32 & 0xffff), spread2(v >> 48)))};
+}
+#define i2_scales(r, b, d, m) int_scales(r, b, 2, d, m)
+#define i2_codes(r, b, s) i2_codes_of(bytes8((r).p + (b) * 8ul))
+#define FORMAT i2
+#define INT_BITS 2
+#define SIGNED 0
+#include "dot.cl"
+#endif
+#ifdef ID_i3
+#define i3_scales(r, b, d, m) int_scales(r, b, 4, d, m)
+#define i3_codes(r, b, s) int_codes((r).p + (b) * 12ul, 3)
+#define FORMAT i3
+#define INT_BITS 3
+#define SIGNED 0
+#include "dot.cl"
+#endif
+#ifdef ID_i4
+inline codes32 i4_codes_of(__global const uchar *p)
+{
+    uchar16 q = bytes16(p), low = q & (uchar)15, high = q >> (uchar)4;
+    return (codes32){(uchar16)(low.s0, high.s0, low.s1, high.s1, low.s2, high.s2, low.s3, high.s3, low.s4, high.s4,
+                               low.s5, high.s5, low.s6, high.s6, low.s7, high.s7),
+                     (uchar16)(low.s8, high.s8, low.s9, high.s9, low.sa, high.sa, low.sb, high.sb, low.sc, high.sc,
+                               low.sd, high.sd, low.se, high.se, low.sf, high.sf)};
+}
+#define i4_scales(r, b, d, m) int_scales(r, b, 8, d, m)
+#define i4_codes(r, b, s) i4_codes_of((r).p + (b) * 16ul)
+#define FORMAT i4
+#define INT_BITS 4
+#define SIGNED 0
+#include "dot.cl"
+#endif
+#ifdef ID_i5
+#define i5_scales(r, b, d, m) int_scales(r, b, 16, d, m)
+#define i5_codes(r, b, s) int_codes((r).p + (b) * 20ul, 5)
+#define FORMAT i5
+#define INT_BITS 5
+#define SIGNED 0
+#include "dot.cl"
+#endif
+#ifdef ID_i6
+#define i6_scales(r, b, d, m) int_scales(r, b, 32, d, m)
+#define i6_codes(r, b, s) int_codes((r).p + (b) * 24ul, 6)
+#define FORMAT i6
+#define INT_BITS 6
+#define SIGNED 0
+#include "dot.cl"
+#endif
+#ifdef ID_i7
+#define i7_scales(r, b, d, m) int_scales(r, b, 64, d, m)
+#define i7_codes(r, b, s) int_codes((r).p + (b) * 28ul, 7)
+#define FORMAT i7
+#define INT_BITS 7
+#define SIGNED 0
+#include "dot.cl"
+#endif
+
+#endif
