@@ -227,33 +227,54 @@ static json_t *row_json(const clq_matrix *m, uint64_t row)
     return list;
 }
 
-static bool print_lines(const clq_matrix *m, FILE *to)
+// False: no memory.
+static bool add_line(const clq_matrix *m, uint64_t row, clq_buf *out)
 {
-    for (uint64_t i = 0; i < m->rows; i++) {
-        json_t *line = json_pack("{s:I, s:o}", "line", (json_int_t)i + 1, "embedding", row_json(m, i));
-        bool ok = line && json_dumpf(line, to, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 && fputc('\n', to) != EOF;
-        json_decref(line);
-        if (!ok) return false;
+    json_t *line = json_pack("{s:I, s:o}", "line", (json_int_t)row + 1, "embedding", row_json(m, row));
+    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    if (text) clq_buf_text(out, text);
+    clq_buf_text(out, "\n");
+    bool ok = text && !out->failed;
+    free(text);
+    json_decref(line);
+    return ok;
+}
+
+static clq_status print_lines(const clq_matrix *m, clq_error *err)
+{
+    clq_buf line = {0};
+    clq_status st = CLQ_OK;
+    for (uint64_t i = 0; i < m->rows && st == CLQ_OK; i++) {
+        line.len = 0;
+        if (!add_line(m, i, &line))
+            st = clq_fail_memory(err, line.len);
+        else
+            fwrite(line.data, 1, line.len, stdout); // main() tells of a stream that failed
     }
-    return true;
+    clq_buf_free(&line);
+    return st;
+}
+
+static clq_status write_lines(const clq_matrix *m, const char *path, clq_error *err)
+{
+    clq_buf all = {0};
+    clq_output *o = NULL;
+    clq_status st = CLQ_OK;
+    for (uint64_t i = 0; i < m->rows && st == CLQ_OK; i++)
+        if (!add_line(m, i, &all)) st = clq_fail_memory(err, all.len);
+    clq_output_file file = {.name = "", .n_bytes = all.len};
+    if (st == CLQ_OK) st = clq_output_open(path, CLQ_OUTPUT_FILE, &file, 1, 0, false, &o, err);
+    if (st == CLQ_OK) st = clq_output_write(o, 0, 0, all.data, all.len, err);
+    if (st == CLQ_OK) st = clq_output_sync(o, err);
+    if (st == CLQ_OK) st = clq_output_commit(o, err);
+    clq_output_close(o, false);
+    clq_buf_free(&all);
+    return st;
 }
 
 static clq_status write_result(const job *j, const request *r, clq_error *err)
 {
-    size_t n = strlen(r->out);
-    if (n > 4 && strcmp(r->out + n - 4, ".npy") == 0) return clq_npy_write(r->out, &j->result, err);
-    FILE *f = fopen(r->out, "w");
-    if (!f) return clq_fail_errno(err, CLQ_OUTPUT, errno, "cannot write '%s'", r->out);
-    errno = 0;
-    bool ok = print_lines(&j->result, f);
-    int failed = errno;
-    if (fclose(f) != 0) {
-        ok = false;
-        failed = errno;
-    }
-    if (ok) return CLQ_OK;
-    remove(r->out);
-    return clq_fail_errno(err, CLQ_OUTPUT, failed ? failed : EIO, "cannot write '%s'", r->out);
+    return clq_ends_with(r->out, ".npy") ? clq_npy_write(r->out, &j->result, err) : write_lines(&j->result, r->out, err);
 }
 
 static json_t *report_json(const job *j, const request *r)
@@ -277,18 +298,18 @@ static json_t *report_json(const job *j, const request *r)
     return root;
 }
 
-static int print_result(const job *j, const request *r)
+static clq_status print_result(const job *j, const request *r, clq_error *err)
 {
-    if (r->model.json) return clq_print_json(report_json(j, r));
+    unsigned long long rows = j->result.rows, cols = j->result.cols;
+    if (r->model.json) return clq_print_json(report_json(j, r)) ? clq_fail(err, CLQ_DEVICE, "out of memory") : CLQ_OK;
+    if (!r->base && !r->out) return print_lines(&j->result, err);
     if (r->base)
-        printf("%llu embeddings, cosine mean %.6f, min %.6f (line %llu)\n", (unsigned long long)j->result.rows,
-               j->cosine_mean, j->cosine_min, (unsigned long long)j->least + 1);
-    else if (!r->out)
-        print_lines(&j->result, stdout); // main() tells of a stream that failed
+        printf("%llu embeddings, cosine mean %.6f, min %.6f (line %llu)\n", rows, j->cosine_mean, j->cosine_min,
+               (unsigned long long)j->least + 1);
     else if (!r->model.quiet)
-        printf("%llu embeddings of %llu numbers; %.2f s, %.1f tokens/s\n", (unsigned long long)j->result.rows,
-               (unsigned long long)j->result.cols, j->seconds, clq_rate((double)j->n_tokens, j->seconds));
-    return 0;
+        printf("%llu embeddings of %llu numbers; %.2f s, %.1f tokens/s\n", rows, cols, j->seconds,
+               clq_rate((double)j->n_tokens, j->seconds));
+    return CLQ_OK;
 }
 
 static clq_status run(job *j, request *r, clq_hooks *hooks, clq_error *err)
@@ -297,6 +318,7 @@ static clq_status run(job *j, request *r, clq_hooks *hooks, clq_error *err)
     CLQ_TRY(clq_read_text(r->text, "--text", &j->text, &j->len, err));
     if (r->base) CLQ_TRY(clq_npy_is(r->base) ? clq_npy_read(r->base, &j->base, err) : read_json(r->base, &j->base, err));
     CLQ_TRY(clq_load(&r->model, hooks, &j->model, err));
+    if (r->out) CLQ_TRY(clq_check_output(&j->model, r->out, err));
     CLQ_TRY(embed_all(j, r, err));
     if (r->base) CLQ_TRY(compare(j, r, err));
     return r->out ? write_result(j, r, err) : CLQ_OK;
@@ -311,7 +333,8 @@ int clq_cmd_embed(int argc, char **argv)
     clq_error err;
     clq_status st = run(&j, &r, clq_cli_hooks(r.model.quiet), &err);
     clq_show_line(NULL);
-    code = st == CLQ_OK ? print_result(&j, &r) : clq_report(&err);
+    if (st == CLQ_OK) st = print_result(&j, &r, &err);
+    code = st == CLQ_OK ? 0 : clq_report(&err);
     clq_matrix_free(&j.result);
     clq_matrix_free(&j.base);
     free(j.text);

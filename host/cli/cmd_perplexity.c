@@ -122,6 +122,7 @@ static clq_status open_job(job *j, request *r, clq_hooks *hooks, clq_error *err)
     if (r->save_base) CLQ_TRY(clq_output_check_place(r->save_base, err));
     r->model.o.context = j->o.context;
     CLQ_TRY(clq_load(&r->model, hooks, &j->model, err));
+    if (r->save_base) CLQ_TRY(clq_check_output(&j->model, r->save_base, err));
     const clq_model_facts *f = j->model.facts;
     if (f->is_encoder)
         return clq_fail(err, CLQ_BAD_INPUT, "'%s' is an encoder (%s), which predicts no next token: see `clquant embed`",

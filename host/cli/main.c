@@ -140,7 +140,6 @@ static const clq_command commands[] = {
     {"perplexity", clq_cmd_perplexity, "measure a model on a text, and against a base", perplexity_usage},
     {"generate", clq_cmd_generate, "let a model go on from a prompt", generate_usage},
     {"embed", clq_cmd_embed, "turn lines of text into vectors", embed_usage},
-    {"bench", clq_cmd_bench, "measure the encoders, or a model's speed", bench_usage},
     {"tokenize", clq_cmd_tokenize, "turn text into token ids, or ids into text",
      "MODEL [--text FILE] [--lines] [--special] [--parse-special] [--json]\n"
      "       MODEL --ids IDS [--special] [--json]\n\n"
@@ -150,7 +149,7 @@ static const clq_command commands[] = {
      "  --special        with the tokens that the model wants around a text; with --ids: show them\n"
      "  --parse-special  control tokens that stand in the text (<|im_end|> ...) are tokens\n"
      "  --ids IDS        numbers with commas or spaces between them: print their text"},
-    {"bench", clq_cmd_bench, "measure the encoders", "[--only NAME] [--device D] [--threads N] [--json]"},
+    {"bench", clq_cmd_bench, "measure the encoders, or a model's speed", bench_usage},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "io/output.h"
 
 // ---- options ----
 
@@ -111,6 +112,12 @@ void clq_unload(clq_loaded *l)
     if (l->device) clq_device_close(l->device);
     if (l->source) clq_source_close(l->source);
     *l = (clq_loaded){0};
+}
+
+clq_status clq_check_output(const clq_loaded *l, const char *path, clq_error *err)
+{
+    if (!clq_output_is_input(path, l->source->files, l->source->n_files)) return CLQ_OK;
+    return clq_fail(err, CLQ_OUTPUT, "'%s' is one of the model's files", path);
 }
 
 static const char *name_of(const clq_loaded *l, const char *path)

@@ -51,6 +51,8 @@ typedef struct clq_loaded {
 // Opens r->path with r->o. CLQ_OK, or what failed; then nothing is left open.
 clq_status clq_load(clq_model_request *r, clq_hooks *hooks, clq_loaded *l, clq_error *err);
 void clq_unload(clq_loaded *l);
+// CLQ_OUTPUT where the path names one of the model's files.
+clq_status clq_check_output(const clq_loaded *l, const char *path, clq_error *err);
 
 // "clquant: NAME, llama, 135 million weights in 85.91 MiB on DEVICE" to standard error.
 void clq_tell_model(const clq_loaded *l, const char *model_path);

@@ -203,6 +203,7 @@ def test_output(folder, tmp_path):
     args = ["perplexity", folder / "f32.gguf", "--text", TEXT, "--ctx", "64", "--chunks", "1", "--device", "ref"]
     fails(5, *args, "--save-base", tmp_path / "none" / "base.kld", says="none")
     assert not list(tmp_path.iterdir())
+    fails(5, *args, "--save-base", folder / "f32.gguf", says="is one of the model's files")
     with open("/dev/full", "w") as full:
         assert subprocess.run([CLQ, *map(str, args)], stdout=full, stderr=subprocess.PIPE).returncode == 5
 
