@@ -38,6 +38,7 @@ typedef struct clq_family {
 // What forward passes need (steps.c).
 typedef struct clq_steps {
     clq_memory *buffer, *sync; // steps under way; a flag, then counters of groups that wait
+    clq_memory *tables;        // clq_grids_expand
     uint32_t n_steps, counter;
     bool together;             // one launch runs many steps
     bool pending;              // something was started and not waited for
