@@ -471,6 +471,39 @@ static void test_chat(void **state)
     check_chat(NULL, "nosuch", true, NULL);
 }
 
+// As a built-in name, and as the model's own template.
+static void test_golden_chats(void **state)
+{
+    (void)state;
+    size_t i, k;
+    json_t *row, *message;
+    assert_true(json_array_size(json_object_get(golden, "chats")) > 100);
+    json_array_foreach(json_object_get(golden, "chats"), i, row)
+    {
+        const char *template = json_string_value(json_array_get(row, 0));
+        const char *want = json_string_value(json_array_get(row, 3));
+        json_t *chat = json_array_get(json_object_get(golden, "conversations"),
+                                      (size_t)json_integer_value(json_array_get(row, 1)));
+        clq_chat_message messages[8];
+        json_array_foreach(chat, k, message) messages[k] =
+            (clq_chat_message){json_string_value(json_array_get(message, 0)), json_string_value(json_array_get(message, 1))};
+        clq_gguf_kvs kvs = kvs_named("spm");
+        clq_tokenizer *t;
+        clq_error err;
+        clq_buf out = {0};
+        clq_kv_set_string(&kvs, "tokenizer.chat_template", template, strlen(template));
+        assert_int_equal(clq_tokenizer_create(&kvs, &t, &err), CLQ_OK);
+        clq_status st = clq_chat_format(t, NULL, messages, (uint32_t)json_array_size(chat),
+                                        json_is_true(json_array_get(row, 2)), &out, &err);
+        assert_int_equal(st, want ? CLQ_OK : CLQ_BAD_INPUT);
+        clq_buf_zeros(&out, 1);
+        if (want && strcmp(out.data, want) != 0) fail_msg("%s, %zu: '%s', not '%s'", template, i, out.data, want);
+        clq_buf_free(&out);
+        clq_tokenizer_free(t);
+        clq_kvs_free(&kvs);
+    }
+}
+
 int main(void)
 {
     char path[4096];
@@ -484,7 +517,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden), cmocka_unit_test(test_malformed), cmocka_unit_test(test_incomplete),
         cmocka_unit_test(test_long_runs), cmocka_unit_test(test_cache), cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_hf), cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_hf), cmocka_unit_test(test_chat), cmocka_unit_test(test_golden_chats),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     json_decref(golden);

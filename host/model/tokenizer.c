@@ -248,7 +248,8 @@ static clq_status index_special(clq_tokenizer *t, clq_error *err)
         uint32_t len;
         const char *text = clq_token_text(t, i, &len);
         bool user = t->types[i] == CLQ_TOKEN_USER_DEFINED;
-        bool control = t->types[i] == CLQ_TOKEN_CONTROL || t->types[i] == CLQ_TOKEN_UNKNOWN;
+        // A folder's unknown token that is no added token is of this type; one that is, is a control token.
+        bool control = t->types[i] == CLQ_TOKEN_CONTROL || (t->types[i] == CLQ_TOKEN_UNKNOWN && !t->hf);
         if (user && !clq_trie_add(&t->special[0], text, len, (int32_t)i)) return clq_fail_memory(err, len);
         if ((user || control) && !clq_trie_add(&t->special[1], text, len, (int32_t)i)) return clq_fail_memory(err, len);
     }
