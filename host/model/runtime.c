@@ -62,6 +62,36 @@ static clq_status plan_units(clq_model *m, unsigned *modes, clq_error *err)
     return CLQ_OK;
 }
 
+// Tensors that are no part of a pass, or were read with the metadata.
+static bool may_be_unused(const char *name)
+{
+    static const char *const parts[] = {"rope_freqs.weight", "rope_factors_", ".attn_rot_embd.", "cls.", "pooler."};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(name, parts[i])) return true;
+    return false;
+}
+
+// A tensor that nothing reads means that the model computes something else than what is run here.
+static clq_status check_unused(const clq_model *m, clq_error *err)
+{
+    bool *used = calloc(m->view.n_tensors + 1ull, sizeof *used);
+    clq_status st = CLQ_OK;
+    if (!used) return clq_fail_memory(err, m->view.n_tensors);
+    for (uint32_t i = 0; i < m->net.layers + 2; i++) {
+        const clq_unit *u = i < m->net.layers ? &m->layers[i] : i == m->net.layers ? &m->embed : &m->head;
+        for (int w = 0; w < CLQ_N_WEIGHTS; w++) {
+            if (u->weights[w].tensor) used[u->weights[w].tensor - m->view.tensors] = true;
+            if (u->weights[w].bias_tensor) used[u->weights[w].bias_tensor - m->view.tensors] = true;
+        }
+    }
+    for (uint32_t i = 0; i < m->view.n_tensors && st == CLQ_OK; i++)
+        if (!used[i] && !may_be_unused(m->view.tensors[i].name))
+            st = clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has no place in a '%s' model of %u layers as it is run here",
+                          m->view.tensors[i].name, m->net.kind->name, m->net.layers);
+    free(used);
+    return st;
+}
+
 // The state's layout; a smaller batch where the device's largest allocation asks for it.
 static clq_status plan_state(clq_model *m, uint32_t batch, unsigned modes, clq_error *err)
 {
@@ -145,9 +175,21 @@ static clq_status set_context(clq_model *m, const clq_model_options *o, clq_erro
     f->context = o->context ? o->context : f->trained_context < DEFAULT_CONTEXT ? f->trained_context : DEFAULT_CONTEXT;
     if (f->context > INT32_MAX) return clq_fail(err, CLQ_USAGE, "a context of %u positions is too long", f->context);
     CLQ_TRY(clq_net_read(&m->view, f->context, &m->net, err));
+    if (!m->net.kind->is_encoder && f->context > f->trained_context)
+        clq_warn(o->hooks, "a context of %u positions is longer than the %u that the model was trained on", f->context,
+                 f->trained_context);
     if (!m->net.kind->is_encoder) return CLQ_OK;
     if (f->context > f->trained_context) f->context = f->trained_context; // there are no more embeddings
     return CLQ_OK;
+}
+
+static clq_status make_tokenizer(clq_model *m, clq_error *err)
+{
+    const char *kind;
+    size_t len;
+    bool there = clq_kv_get_string(m->view.kvs, "tokenizer.ggml.model", &kind, &len);
+    if (!there || (len == 4 && memcmp(kind, "none", 4) == 0)) return CLQ_OK;
+    return clq_tokenizer_create(m->view.kvs, &m->tokenizer, err);
 }
 
 static clq_status open_model(clq_model *m, const clq_source *source, const clq_model_options *o, clq_error *err)
@@ -157,6 +199,7 @@ static clq_status open_model(clq_model *m, const clq_source *source, const clq_m
     CLQ_TRY(set_context(m, o, err));
     CLQ_TRY(set_facts(m, o, err));
     CLQ_TRY(plan_units(m, &modes, err));
+    CLQ_TRY(check_unused(m, err));
     uint32_t batch = o->batch ? o->batch : DEFAULT_BATCH;
     if (batch > m->facts.context || m->facts.is_encoder) batch = m->facts.context;
     CLQ_TRY(plan_state(m, batch, modes, err));
@@ -166,16 +209,17 @@ static clq_status open_model(clq_model *m, const clq_source *source, const clq_m
     m->logits = malloc(((uint64_t)m->state.logit_rows * m->net.vocab + 1) * sizeof *m->logits);
     if (!m->inputs || !m->logits) return clq_fail_memory(err, (uint64_t)m->state.logit_rows * m->net.vocab * 4);
     CLQ_TRY(clq_routing_create(&m->net, m->state.batch, &m->routing, err));
-    if (clq_kv_find(m->view.kvs, "tokenizer.ggml.model"))
-        CLQ_TRY(clq_tokenizer_create(m->view.kvs, &m->tokenizer, err));
+    CLQ_TRY(make_tokenizer(m, err));
     return make_memories(m, o->max_memory, err);
 }
 
 clq_status clq_model_open(const clq_source *source, clq_device *device, const clq_model_options *options,
                           clq_model **model, clq_error *err)
 {
+    static const clq_model_options defaults = {.cache_type = CLQ_F32};
     clq_model *m = calloc(1, sizeof *m);
     *model = NULL;
+    if (!options) options = &defaults;
     if (!m) return clq_fail_memory(err, sizeof *m);
     m->device = device;
     m->hooks = options->hooks;
