@@ -601,7 +601,7 @@ static void malformed(void **state)
         if (!edits[i].says) {
             assert_int_equal(st, CLQ_OK);
         } else {
-            if (st != CLQ_BAD_INPUT) fail_msg("edit %zu: status %d '%s', expected: %s", i, st, b.err.text, edits[i].says);
+            if (st != CLQ_BAD_INPUT) fail_msg("edit %zu: status %d '%s', not: %s", i, st, b.err.text, edits[i].says);
             if (!strstr(b.err.text, edits[i].says)) fail_msg("'%s' is not in: %s", edits[i].says, b.err.text);
             assert_null(b.model);
         }

@@ -61,7 +61,8 @@ bool clq_state_plan(const clq_net *n, uint32_t batch, unsigned modes, clq_state 
          take(s, ffn_rows, fused_gate ? 0 : ffn, &s->up) && take(s, ffn_rows, ffn, &s->act);
     for (uint32_t mode = 0; mode < CLQ_N_MODES; mode++) {
         if (!(modes & 1u << mode)) continue;
-        uint64_t most = max_u64(n->embd, max_u64(q, experts ? 0 : ffn)), n_floats = prep_bound(batch, most, mode, false);
+        uint64_t most = max_u64(n->embd, max_u64(q, experts ? 0 : ffn));
+        uint64_t n_floats = prep_bound(batch, most, mode, false);
         if (experts) n_floats = max_u64(n_floats, prep_bound(s->expert_rows, max_u64(n->embd, ffn), mode, true));
         ok = ok && take(s, n_floats, 1, &s->prep[mode]);
     }

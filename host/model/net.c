@@ -141,7 +141,8 @@ static clq_status read_heads(const reader *r)
                         "are not supported",
                         n->kind->name, value_dim, n->head_dim);
     if ((uint64_t)n->head_dim * (n->heads + 2ull * n->kv_heads) > INT32_MAX)
-        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.attention.head_count': %u heads of %u elements are too many",
+        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.attention.head_count': %u heads of %u elements are too "
+                        "many",
                         n->kind->name, n->heads, n->head_dim);
     const clq_view_tensor *t = clq_view_find(r->view, "token_embd.weight");
     if (!t) return clq_fail(r->err, CLQ_BAD_INPUT, "tensor 'token_embd.weight' is missing");
@@ -400,8 +401,8 @@ static clq_status read_all(const reader *r, uint32_t context)
     CLQ_TRY(read_features(r));
     CLQ_TRY(read_u32(r, "block_count", 1, 0, &n->layers));
     if (n->layers > CLQ_MAX_LAYERS)
-        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.block_count' is %u; at most %d are possible", n->kind->name,
-                        n->layers, CLQ_MAX_LAYERS);
+        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.block_count' is %u; at most %d are possible",
+                        n->kind->name, n->layers, CLQ_MAX_LAYERS);
     CLQ_TRY(read_u32(r, "context_length", 1, 0, &n->positions));
     CLQ_TRY(read_u32(r, "embedding_length", 1, 0, &n->embd));
     bool needs_ffn = (n->features & CLQ_HAS_DENSE) != 0;

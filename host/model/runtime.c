@@ -103,7 +103,8 @@ static clq_status plan_state(clq_model *m, uint32_t batch, unsigned modes, clq_e
             return clq_fail(err, CLQ_DEVICE, "a text of %u tokens needs more memory than the device has in one piece",
                             batch);
         if (batch == 1)
-            return clq_fail(err, CLQ_DEVICE, "the activations of one token do not fit into an allocation of the device");
+            return clq_fail(err, CLQ_DEVICE, "the activations of one token do not fit into an allocation of the "
+                            "device");
         batch /= 2;
     }
     m->facts.batch = batch;
@@ -430,7 +431,8 @@ static clq_status check_tokens(const clq_model *m, const int32_t *tokens, uint32
                         position, m->facts.context);
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= m->net.vocab)
-            return clq_fail(err, CLQ_BAD_INPUT, "token %u is %d, but the vocabulary has %u", i, tokens[i], m->net.vocab);
+            return clq_fail(err, CLQ_BAD_INPUT, "token %u is %d, but the vocabulary has %u", i, tokens[i],
+                            m->net.vocab);
     return CLQ_OK;
 }
 

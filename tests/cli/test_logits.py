@@ -57,8 +57,8 @@ def test_as_stored(tmp_path, kind):
         assert 1e-4 < np.abs(stored - rounded).max() < 2
 
 
-@pytest.mark.parametrize("kind", ["i8", "i8_asym", "i8_tensor", "i8_asym_tensor", "i4", "i4_g128", "i4_asym_g64", "i3_g64",
-                                  "i6_asym_g32"])
+@pytest.mark.parametrize("kind", ["i8", "i8_asym", "i8_tensor", "i8_asym_tensor", "i4", "i4_g128", "i4_asym_g64",
+                                  "i3_g64", "i6_asym_g32"])
 def test_integers(tmp_path, kind):
     """The same for folders of integer weights, whose heads are also put in GGUF's order."""
     ok("quantize", TINY_LLAMA, tmp_path / "q", "--type", kind, "--device", "ref")
