@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from common import REPO, ok
+from common import REPO, T, ok, read_st, st
 from run_models import MODELS, logits, log_softmax, make_bert, make_model, run_model
 
 GOLDEN = json.loads((REPO / "tests" / "golden" / "logits.json").read_text())
@@ -76,3 +76,17 @@ def test_integer_experts(tmp_path, kind):
     prompt = GOLDEN["prompts"][-1]
     stored, decoded = (logits(tmp_path / name, prompt) for name in ("q", "f.gguf"))
     assert np.abs(stored - decoded).max() < 1e-3
+
+
+def test_group_index(tmp_path):
+    """Columns whose groups are given one by one, as act-order quantization has them."""
+    ok("quantize", TINY_LLAMA, tmp_path / "q", "--type", "i4_asym_g64", "--device", "ref")
+    tensors = read_st(tmp_path / "q" / "model.safetensors")
+    for name in [n for n in tensors if n.endswith(".weight_packed")]:
+        groups = tensors[name.replace("_packed", "_scale")].shape[1]
+        index = np.random.default_rng(len(name)).permutation(np.arange(64 * groups) // 64).astype(np.int32)
+        tensors[name.replace("_packed", "_g_idx")] = T("I32", index.shape, index.tobytes())
+    st(tmp_path / "q" / "model.safetensors", tensors)
+    ok("convert", tmp_path / "q", tmp_path / "f.gguf", "--type", "f32", "--device", "ref")
+    stored, decoded = (logits(tmp_path / name, TEXT) for name in ("q", "f.gguf"))
+    assert np.abs(stored - decoded).max() < 1e-4
