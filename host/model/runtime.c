@@ -10,7 +10,7 @@
 #include "model/experts.h"
 #include "model/residence.h"
 
-enum { DEFAULT_CONTEXT = 4096, DEFAULT_BATCH = 512 };
+enum { DEFAULT_CONTEXT = 4096, DEFAULT_BATCH = 512, MIN_BATCH = 16 };
 
 struct clq_model {
     clq_device *device;
@@ -92,13 +92,20 @@ static clq_status check_unused(const clq_model *m, clq_error *err)
     return st;
 }
 
-// The state's layout; a smaller batch where the device's largest allocation asks for it.
-static clq_status plan_state(clq_model *m, uint32_t batch, unsigned modes, clq_error *err)
+// Bytes that the model may take, 0: no limit.
+static uint64_t memory_limit(const clq_model *m, const clq_model_options *o)
 {
-    uint64_t limit = m->device->info.max_allocation;
+    return o->max_memory ? o->max_memory : m->device->info.global_memory / 10 * 9;
+}
+
+// The state's layout; a smaller batch where the device's largest allocation or little memory ask for it.
+static clq_status plan_state(clq_model *m, uint32_t batch, unsigned modes, uint64_t max_memory, clq_error *err)
+{
+    uint64_t limit = m->device->info.max_allocation, share = max_memory / 4;
     for (;;) {
         bool ok = clq_state_plan(&m->net, batch, modes, &m->state) && m->state.n_floats < UINT64_MAX / 16;
-        if (ok && (!limit || m->state.n_floats * 4 <= limit)) break;
+        bool small = !share || m->state.n_floats * 4 <= share || batch <= MIN_BATCH || m->net.kind->is_encoder;
+        if (ok && (!limit || m->state.n_floats * 4 <= limit) && small) break;
         if (m->net.kind->is_encoder)
             return clq_fail(err, CLQ_DEVICE, "a text of %u tokens needs more memory than the device has in one piece",
                             batch);
@@ -127,9 +134,8 @@ static clq_status make_cache(clq_model *m, clq_error *err)
     return m->device->ops->memory_create(m->device, bytes, &m->cache, err);
 }
 
-static clq_status make_memories(clq_model *m, uint64_t max_memory, clq_error *err)
+static clq_status make_memories(clq_model *m, uint64_t limit, clq_error *err)
 {
-    uint64_t limit = max_memory ? max_memory : m->device->info.global_memory / 10 * 9;
     uint64_t other;
     CLQ_TRY(make_cache(m, err));
     CLQ_TRY(m->device->ops->memory_create(m->device, m->state.n_floats * 4, &m->state_memory, err));
@@ -203,7 +209,7 @@ static clq_status open_model(clq_model *m, const clq_source *source, const clq_m
     CLQ_TRY(check_unused(m, err));
     uint32_t batch = o->batch ? o->batch : DEFAULT_BATCH;
     if (batch > m->facts.context || m->facts.is_encoder) batch = m->facts.context;
-    CLQ_TRY(plan_state(m, batch, modes, err));
+    CLQ_TRY(plan_state(m, batch, modes, memory_limit(m, o), err));
     m->graph.net = &m->net;
     m->graph.state = &m->state;
     m->inputs = calloc(m->state.n_inputs, sizeof *m->inputs);
@@ -211,7 +217,7 @@ static clq_status open_model(clq_model *m, const clq_source *source, const clq_m
     if (!m->inputs || !m->logits) return clq_fail_memory(err, (uint64_t)m->state.logit_rows * m->net.vocab * 4);
     CLQ_TRY(clq_routing_create(&m->net, m->state.batch, &m->routing, err));
     CLQ_TRY(make_tokenizer(m, err));
-    return make_memories(m, o->max_memory, err);
+    return make_memories(m, memory_limit(m, o), err);
 }
 
 clq_status clq_model_open(const clq_source *source, clq_device *device, const clq_model_options *options,
