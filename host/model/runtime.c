@@ -62,6 +62,24 @@ static clq_status plan_units(clq_model *m, unsigned *modes, clq_error *err)
     return CLQ_OK;
 }
 
+// Tells the device which types of weights the steps will have: kernels are built and tested before memory is made.
+static clq_status prepare_device(clq_model *m, clq_error *err)
+{
+    clq_type types[CLQ_FORMAT_COUNT + 16]; // one for each kernel: sizes of groups do not matter
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->net.layers + 2; i++) {
+        const clq_unit *u = i < m->net.layers ? &m->layers[i] : i == m->net.layers ? &m->embed : &m->head;
+        for (int w = 0; w < CLQ_N_WEIGHTS; w++) {
+            const clq_weight *x = &u->weights[w];
+            uint32_t known = 0;
+            if (!x->tensor || x->is_vector) continue;
+            while (known < n && (types[known].format != x->type.format || types[known].bits != x->type.bits)) known++;
+            if (known == n && n < sizeof types / sizeof *types) types[n++] = x->type;
+        }
+    }
+    return m->device->ops->steps_prepare(m->device, types, n, err);
+}
+
 // The state's layout; a smaller batch where the device's largest allocation asks for it.
 static clq_status plan_state(clq_model *m, uint32_t batch, unsigned modes, clq_error *err)
 {
@@ -157,6 +175,7 @@ static clq_status open_model(clq_model *m, const clq_source *source, const clq_m
     CLQ_TRY(set_context(m, o, err));
     CLQ_TRY(set_facts(m, o, err));
     CLQ_TRY(plan_units(m, &modes, err));
+    CLQ_TRY(prepare_device(m, err));
     uint32_t batch = o->batch ? o->batch : DEFAULT_BATCH;
     if (batch > m->facts.context || m->facts.is_encoder) batch = m->facts.context;
     CLQ_TRY(plan_state(m, batch, modes, err));
