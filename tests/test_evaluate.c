@@ -22,13 +22,13 @@ static uint32_t mix(uint32_t a, uint32_t b, uint32_t c)
 typedef struct {
     uint32_t salt, piece; // rows a call
     int calls;
-    float poison;         // stands in for a logit when not 0
-    bool keep_quiet;      // gives no rows
+    float poison;                     // stands in for a logit when not 0
+    bool keep_quiet;                  // gives no rows
     volatile sig_atomic_t *interrupt; // set by the second call
 } fake;
 
-static clq_status run_fake(void *user, const int32_t *tokens, uint32_t n, uint32_t from, clq_rows_fn rows, void *rows_user,
-                           clq_error *err)
+static clq_status run_fake(void *user, const int32_t *tokens, uint32_t n, uint32_t from, clq_rows_fn rows,
+                           void *rows_user, clq_error *err)
 {
     fake *f = user;
     float logits[ROWS * VOCAB];
@@ -66,10 +66,7 @@ static clq_evaluate_options options(void)
     return (clq_evaluate_options){.tokens = tokens, .context = CONTEXT, .windows = WINDOWS, .bos = BOS, .threads = 2};
 }
 
-static clq_predictor predictor(fake *f)
-{
-    return (clq_predictor){.user = f, .vocab = VOCAB, .run = run_fake};
-}
+static clq_predictor predictor(fake *f) { return (clq_predictor){.user = f, .vocab = VOCAB, .run = run_fake}; }
 
 static void near(double v, double right, const char *what)
 {
@@ -168,8 +165,9 @@ static void test_itself(void **state)
     assert_true(fabs(e.base.kld_max) < 1e-4 && fabs(e.base.kld_min) < 1e-4);
     assert_true(e.base.same_top.value == 1 && e.base.same_top.error == 0);
     assert_true(e.base.ratio.value > 1); // a token at the floor gets more than it had
-    assert_int_equal(clq_evaluate(&p, &(clq_evaluate_options){.tokens = tokens, .context = 6, .windows = 4, .base = base},
-                                  &e, &err), CLQ_BAD_INPUT);
+    assert_int_equal(
+        clq_evaluate(&p, &(clq_evaluate_options){.tokens = tokens, .context = 6, .windows = 4, .base = base}, &e, &err),
+        CLQ_BAD_INPUT);
     assert_non_null(strstr(err.text, "of 3 windows of 8 tokens"));
     p.vocab = VOCAB + 1;
     o.windows = WINDOWS;
@@ -357,9 +355,9 @@ static void test_unfinished(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_itself),    cmocka_unit_test(test_row),
-        cmocka_unit_test(test_encoding),   cmocka_unit_test(test_bad_models), cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_file),       cmocka_unit_test(test_unfinished),
+        cmocka_unit_test(test_numbers),  cmocka_unit_test(test_itself),     cmocka_unit_test(test_row),
+        cmocka_unit_test(test_encoding), cmocka_unit_test(test_bad_models), cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_file),     cmocka_unit_test(test_unfinished),
     };
     return cmocka_run_group_tests(tests, make_tokens, remove_root);
 }

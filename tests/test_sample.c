@@ -167,9 +167,12 @@ static void test_bad_logits(void **state)
         clq_sampler_free(s);
     }
     clq_sampler *s;
-    const clq_sampling wrong[] = {{.top_p = 0},          {.top_p = NAN},
-                                  {.top_p = 1, .min_p = 2}, {.top_p = 1, .temperature = -1},
-                                  {.top_p = 1, .min_p = -1}, {.top_p = 1, .temperature = INFINITY}};
+    const clq_sampling wrong[] = {{.top_p = 0},
+                                  {.top_p = NAN},
+                                  {.top_p = 1, .min_p = 2},
+                                  {.top_p = 1, .temperature = -1},
+                                  {.top_p = 1, .min_p = -1},
+                                  {.top_p = 1, .temperature = INFINITY}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_int_equal(clq_sampler_create(&wrong[i], 3, &s, &err), CLQ_USAGE);
     clq_sampler_free(NULL);
@@ -198,7 +201,8 @@ static bool stream(const char *const *stops, uint32_t n_stops, const char *const
     return stopped;
 }
 
-#define PIECES(...) (const char *const[]){__VA_ARGS__, NULL}
+#define PIECES(...)                                                                                                    \
+    (const char *const[]) { __VA_ARGS__, NULL }
 
 static void test_stops(void **state)
 {
@@ -208,7 +212,8 @@ static void test_stops(void **state)
     assert_false(stream(NULL, 0, PIECES("ab", "c"), text));
     assert_string_equal(text, "ab|c|");
     assert_true(stream(stops, 2, PIECES("ab#", "#", "#tail", "more"), text));
-    assert_string_equal(text, "ab|||" "|");
+    assert_string_equal(text, "ab|||"
+                              "|");
     assert_false(stream(stops, 2, PIECES("ab##", "c#", "d"), text)); // not this time
     assert_string_equal(text, "ab|##c|#d|");
     assert_true(stream(stops, 2, PIECES("a\nUs\n", "Use", "r: hi"), text)); // a new begin in a failed one
@@ -240,9 +245,9 @@ static void test_characters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp),      cmocka_unit_test(test_distributions), cmocka_unit_test(test_temperature),
-        cmocka_unit_test(test_greedy),   cmocka_unit_test(test_sequence),      cmocka_unit_test(test_bad_logits),
-        cmocka_unit_test(test_stops),    cmocka_unit_test(test_characters),
+        cmocka_unit_test(test_exp),    cmocka_unit_test(test_distributions), cmocka_unit_test(test_temperature),
+        cmocka_unit_test(test_greedy), cmocka_unit_test(test_sequence),      cmocka_unit_test(test_bad_logits),
+        cmocka_unit_test(test_stops),  cmocka_unit_test(test_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

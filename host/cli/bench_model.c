@@ -50,7 +50,8 @@ static int read_request(int argc, char **argv, request *r)
         } else if ((code = clq_model_option(&r->model, c, argv)) != 0)
             return code;
     }
-    if (r->only) return clq_usage_error("unexpected argument '%s': --only is of `clquant bench` without a model", argv[optind]);
+    if (r->only)
+        return clq_usage_error("unexpected argument '%s': --only is of `clquant bench` without a model", argv[optind]);
     if (argc - optind != 1) return clq_usage_error("give one model");
     r->model.path = argv[optind];
     uint32_t needed = r->prompt > r->generate ? r->prompt : r->generate;
@@ -70,10 +71,7 @@ static clq_status drop_logits(void *user, uint32_t first, uint32_t n, const floa
 }
 
 // Tokens of no meaning.
-static int32_t token_at(const clq_loaded *l, uint32_t i)
-{
-    return (int32_t)((i * 2654435761u >> 8) % l->facts->vocab);
-}
+static int32_t token_at(const clq_loaded *l, uint32_t i) { return (int32_t)((i * 2654435761u >> 8) % l->facts->vocab); }
 
 static clq_status run_prompt(const clq_loaded *l, uint32_t n, clq_error *err)
 {
@@ -153,7 +151,8 @@ static void print_rates(const char *kind, uint32_t n, const rates *r, double gig
 
 static json_t *rates_json(uint32_t n, const rates *r)
 {
-    return json_pack("{s:I, s:f, s:f, s:f}", "tokens", (json_int_t)n, "median", r->median, "min", r->min, "max", r->max);
+    return json_pack("{s:I, s:f, s:f, s:f}", "tokens", (json_int_t)n, "median", r->median, "min", r->min, "max",
+                     r->max);
 }
 
 static clq_status bench(const clq_loaded *l, const request *r, clq_error *err)
@@ -168,7 +167,8 @@ static clq_status bench(const clq_loaded *l, const request *r, clq_error *err)
     fflush(stdout);
     if (r->generate && st == CLQ_OK)
         st = measure(l, run_generation, r->generate, r->generate < 4 ? r->generate : 4, r->rounds, &generation, err);
-    if (!root && r->generate && st == CLQ_OK) print_rates("tg", r->generate, &generation, generation.median * bytes / 1e9);
+    if (!root && r->generate && st == CLQ_OK)
+        print_rates("tg", r->generate, &generation, generation.median * bytes / 1e9);
     if (!root || st != CLQ_OK) {
         json_decref(root);
         return st;
@@ -194,8 +194,8 @@ int clq_bench_model(int argc, char **argv)
     clq_error err;
     clq_status st = clq_load(&r.model, clq_cli_hooks(r.model.quiet), &l, &err);
     if (st == CLQ_OK && l.facts->is_encoder)
-        st = clq_fail(&err, CLQ_BAD_INPUT, "'%s' is an encoder (%s): `clquant embed` tells its tokens a second", r.model.path,
-                      l.facts->architecture);
+        st = clq_fail(&err, CLQ_BAD_INPUT, "'%s' is an encoder (%s): `clquant embed` tells its tokens a second",
+                      r.model.path, l.facts->architecture);
     if (st == CLQ_OK && !r.model.quiet && !r.model.json) clq_tell_model(&l, r.model.path);
     if (st == CLQ_OK) st = bench(&l, &r, &err);
     if (st != CLQ_OK) code = clq_report(&err);

@@ -16,9 +16,13 @@
 
 enum { TEXT = 1, POOLING, NO_NORMALIZE, BASE };
 static const struct option options[] = {
-    {"text", required_argument, NULL, TEXT},           {"output", required_argument, NULL, 'o'},
-    {"pooling", required_argument, NULL, POOLING},     {"base", required_argument, NULL, BASE},
-    {"no-normalize", no_argument, NULL, NO_NORMALIZE}, CLQ_MODEL_OPTIONS, {0},
+    {"text", required_argument, NULL, TEXT},
+    {"output", required_argument, NULL, 'o'},
+    {"pooling", required_argument, NULL, POOLING},
+    {"base", required_argument, NULL, BASE},
+    {"no-normalize", no_argument, NULL, NO_NORMALIZE},
+    CLQ_MODEL_OPTIONS,
+    {0},
 };
 
 typedef struct {
@@ -126,8 +130,8 @@ static clq_status compare(job *j, const request *r, clq_error *err)
 {
     const clq_matrix *a = &j->result, *b = &j->base;
     if (a->rows != b->rows || a->cols != b->cols)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s' has %llu embeddings of %llu numbers, the text gives %llu of %llu", r->base,
-                        (unsigned long long)b->rows, (unsigned long long)b->cols, (unsigned long long)a->rows,
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' has %llu embeddings of %llu numbers, the text gives %llu of %llu",
+                        r->base, (unsigned long long)b->rows, (unsigned long long)b->cols, (unsigned long long)a->rows,
                         (unsigned long long)a->cols);
     j->cosine_min = INFINITY;
     for (uint64_t i = 0; i < a->rows; i++) {
@@ -156,7 +160,8 @@ static clq_status normalize(float *x, uint64_t n, bool as_is, clq_error *err)
 {
     double sum = 0;
     for (uint64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
-    if (!isfinite(sum)) return clq_fail(err, CLQ_BAD_INPUT, "its embedding is not finite: the model's weights are damaged");
+    if (!isfinite(sum))
+        return clq_fail(err, CLQ_BAD_INPUT, "its embedding is not finite: the model's weights are damaged");
     double scale = sum > 0 && !as_is ? 1 / sqrt(sum) : 1;
     for (uint64_t i = 0; i < n; i++) x[i] = (float)((double)x[i] * scale);
     return CLQ_OK;
@@ -186,7 +191,10 @@ static uint64_t count_lines(const char *text, size_t len)
 static clq_status embed_all(job *j, const request *r, clq_error *err)
 {
     const clq_model_facts *f = j->model.facts;
-    clq_pooling pooling = r->pooling ? r->pooling : f->pooling ? f->pooling : f->is_encoder ? CLQ_POOL_MEAN : CLQ_POOL_LAST;
+    clq_pooling pooling = r->pooling      ? r->pooling
+                          : f->pooling    ? f->pooling
+                          : f->is_encoder ? CLQ_POOL_MEAN
+                                          : CLQ_POOL_LAST;
     j->result.rows = count_lines(j->text, j->len);
     j->result.cols = f->embd;
     if (!j->result.rows) return clq_fail(err, CLQ_BAD_INPUT, "'%s' has no lines", r->text);
@@ -210,7 +218,8 @@ static clq_status embed_all(job *j, const request *r, clq_error *err)
         if (!r->model.quiet && isatty(STDERR_FILENO) && clq_seconds() - shown > 0.2) {
             char text[80];
             shown = clq_seconds();
-            snprintf(text, sizeof text, "%llu of %llu lines", (unsigned long long)i + 1, (unsigned long long)j->result.rows);
+            snprintf(text, sizeof text, "%llu of %llu lines", (unsigned long long)i + 1,
+                     (unsigned long long)j->result.rows);
             clq_show_line(text);
         }
     }
@@ -274,7 +283,8 @@ static clq_status write_lines(const clq_matrix *m, const char *path, clq_error *
 
 static clq_status write_result(const job *j, const request *r, clq_error *err)
 {
-    return clq_ends_with(r->out, ".npy") ? clq_npy_write(r->out, &j->result, err) : write_lines(&j->result, r->out, err);
+    return clq_ends_with(r->out, ".npy") ? clq_npy_write(r->out, &j->result, err)
+                                         : write_lines(&j->result, r->out, err);
 }
 
 static json_t *report_json(const job *j, const request *r)
@@ -316,7 +326,8 @@ static clq_status run(job *j, request *r, clq_hooks *hooks, clq_error *err)
 {
     if (r->out) CLQ_TRY(clq_output_check_place(r->out, err));
     CLQ_TRY(clq_read_text(r->text, "--text", &j->text, &j->len, err));
-    if (r->base) CLQ_TRY(clq_npy_is(r->base) ? clq_npy_read(r->base, &j->base, err) : read_json(r->base, &j->base, err));
+    if (r->base)
+        CLQ_TRY(clq_npy_is(r->base) ? clq_npy_read(r->base, &j->base, err) : read_json(r->base, &j->base, err));
     CLQ_TRY(clq_load(&r->model, hooks, &j->model, err));
     if (r->out) CLQ_TRY(clq_check_output(&j->model, r->out, err));
     CLQ_TRY(embed_all(j, r, err));

@@ -11,7 +11,20 @@
 #include "model/sample.h"
 #include "run/stream.h"
 
-enum { SEED = 1, TEMP, TOP_K, TOP_P, MIN_P, STOP, CHAT, SYSTEM, CHAT_TEMPLATE, FILE_OPTION, IGNORE_END, MAX_STOPS = 32 };
+enum {
+    SEED = 1,
+    TEMP,
+    TOP_K,
+    TOP_P,
+    MIN_P,
+    STOP,
+    CHAT,
+    SYSTEM,
+    CHAT_TEMPLATE,
+    FILE_OPTION,
+    IGNORE_END,
+    MAX_STOPS = 32
+};
 static const struct option options[] = {
     {"prompt", required_argument, NULL, 'p'},
     {"file", required_argument, NULL, FILE_OPTION},
@@ -45,10 +58,10 @@ typedef struct {
     clq_stream stream;
     int32_t *prompt;
     uint32_t n_prompt;
-    clq_buf text;   // all that was generated, for JSON
-    clq_buf tokens; // int32
-    int32_t next;   // what the sampler chose
-    bool print;     // the text goes to standard output as it comes
+    clq_buf text;       // all that was generated, for JSON
+    clq_buf tokens;     // int32
+    int32_t next;       // what the sampler chose
+    bool print;         // the text goes to standard output as it comes
     const char *reason; // why it ended
     double prompt_seconds, seconds;
 } job;
@@ -61,7 +74,9 @@ static int read_number(request *r, int c)
     char *end;
     switch (c) {
     case 'n':
-        return clq_parse_u32(optarg, 1, 1 << 24, &r->n) ? 0 : clq_usage_error("-n wants a number of tokens, not '%s'", optarg);
+        return clq_parse_u32(optarg, 1, 1 << 24, &r->n)
+                   ? 0
+                   : clq_usage_error("-n wants a number of tokens, not '%s'", optarg);
     case TOP_K:
         if (clq_parse_u32(optarg, 0, UINT32_MAX, &s->top_k)) return 0;
         return clq_usage_error("--top-k wants a number of tokens, or 0 for all, not '%s'", optarg);
@@ -84,33 +99,24 @@ static int read_number(request *r, int c)
 static int read_option(request *r, int c, char **argv)
 {
     switch (c) {
-    case 'p':
-        r->prompt = optarg;
-        return 0;
-    case FILE_OPTION:
-        r->file = optarg;
-        return 0;
-    case SYSTEM:
-        r->system = optarg;
-        return 0;
-    case CHAT_TEMPLATE:
-        r->chat_template = optarg;
-        return 0;
-    case CHAT:
-        r->chat = true;
-        return 0;
-    case IGNORE_END:
-        r->ignore_end = true;
-        return 0;
+    case 'p': r->prompt = optarg; return 0;
+    case FILE_OPTION: r->file = optarg; return 0;
+    case SYSTEM: r->system = optarg; return 0;
+    case CHAT_TEMPLATE: r->chat_template = optarg; return 0;
+    case CHAT: r->chat = true; return 0;
+    case IGNORE_END: r->ignore_end = true; return 0;
     case STOP:
         if (!*optarg) return clq_usage_error("--stop wants a text");
         if (r->n_stops == MAX_STOPS) return clq_usage_error("more than %d --stop", MAX_STOPS);
         r->stops[r->n_stops++] = optarg;
         return 0;
-    case 'n': case SEED: case TEMP: case TOP_K: case TOP_P: case MIN_P:
-        return read_number(r, c);
-    default:
-        return clq_model_option(&r->model, c, argv);
+    case 'n':
+    case SEED:
+    case TEMP:
+    case TOP_K:
+    case TOP_P:
+    case MIN_P: return read_number(r, c);
+    default: return clq_model_option(&r->model, c, argv);
     }
 }
 
@@ -125,7 +131,8 @@ static int read_request(int argc, char **argv, request *r)
     if (argc - optind != 1) return clq_usage_error("give one model");
     r->model.path = argv[optind];
     if (!r->prompt == !r->file) return clq_usage_error("give a prompt: either -p TEXT or --file FILE");
-    if ((r->system || r->chat_template) && !r->chat) return clq_usage_error("--system and --chat-template are for --chat");
+    if ((r->system || r->chat_template) && !r->chat)
+        return clq_usage_error("--system and --chat-template are for --chat");
     return 0;
 }
 
@@ -156,7 +163,8 @@ static clq_status make_prompt(job *j, const request *r, const char *prompt, size
     const clq_model_facts *f = j->model.facts;
     if (!j->n_prompt) return clq_fail(err, CLQ_BAD_INPUT, "the prompt is empty, and the model begins with no token");
     if (j->n_prompt > f->context)
-        return clq_fail(err, CLQ_BAD_INPUT, "the prompt has %u tokens, the context %u: see --ctx", j->n_prompt, f->context);
+        return clq_fail(err, CLQ_BAD_INPUT, "the prompt has %u tokens, the context %u: see --ctx", j->n_prompt,
+                        f->context);
     return CLQ_OK;
 }
 
@@ -268,10 +276,7 @@ static clq_status generate(job *j, const request *r, clq_error *err)
 // ---- reports ----
 
 // Tokens that were run after the prompt: the last one that was chosen was not.
-static uint32_t runs_of(const job *j)
-{
-    return clq_model_position(j->model.model) - j->n_prompt;
-}
+static uint32_t runs_of(const job *j) { return clq_model_position(j->model.model) - j->n_prompt; }
 
 static void print_rates(const job *j)
 {

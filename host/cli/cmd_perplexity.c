@@ -13,9 +13,12 @@
 
 enum { TEXT = 1, CHUNKS, SAVE_BASE, BASE, DEFAULT_CONTEXT = 512 };
 static const struct option options[] = {
-    {"text", required_argument, NULL, TEXT},           {"chunks", required_argument, NULL, CHUNKS},
-    {"save-base", required_argument, NULL, SAVE_BASE}, {"base", required_argument, NULL, BASE},
-    CLQ_MODEL_OPTIONS,                                 {0},
+    {"text", required_argument, NULL, TEXT},
+    {"chunks", required_argument, NULL, CHUNKS},
+    {"save-base", required_argument, NULL, SAVE_BASE},
+    {"base", required_argument, NULL, BASE},
+    CLQ_MODEL_OPTIONS,
+    {0},
 };
 
 typedef struct {
@@ -79,8 +82,8 @@ static clq_status windows_of_text(job *j, const request *r, clq_error *err)
 {
     uint32_t context = j->o.context, windows = j->n_tokens / context;
     if (!windows)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s' has %u tokens; %u are needed for a window (--ctx)", r->text, j->n_tokens,
-                        context);
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' has %u tokens; %u are needed for a window (--ctx)", r->text,
+                        j->n_tokens, context);
     j->o.tokens = j->tokens;
     j->o.windows = r->chunks && r->chunks < windows ? r->chunks : windows;
     if (r->chunks > windows)
@@ -102,8 +105,8 @@ static clq_status windows_of_base(job *j, const request *r, clq_error *err)
                         (unsigned long long)n);
     for (uint64_t i = 0; i < n; i++)
         if (tokens[i] != j->tokens[i])
-            return clq_fail(err, CLQ_BAD_INPUT, "'%s' is not the base's text: token %llu is %d there and %d here", r->text,
-                            (unsigned long long)i, tokens[i], j->tokens[i]);
+            return clq_fail(err, CLQ_BAD_INPUT, "'%s' is not the base's text: token %llu is %d there and %d here",
+                            r->text, (unsigned long long)i, tokens[i], j->tokens[i]);
     return CLQ_OK;
 }
 
@@ -125,13 +128,14 @@ static clq_status open_job(job *j, request *r, clq_hooks *hooks, clq_error *err)
     if (r->save_base) CLQ_TRY(clq_check_output(&j->model, r->save_base, err));
     const clq_model_facts *f = j->model.facts;
     if (f->is_encoder)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s' is an encoder (%s), which predicts no next token: see `clquant embed`",
-                        r->model.path, f->architecture);
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "'%s' is an encoder (%s), which predicts no next token: see `clquant embed`", r->model.path,
+                        f->architecture);
     if (f->trained_context && f->trained_context < j->o.context)
         clq_warn(hooks, "the model was trained on %u tokens, the windows have %u", f->trained_context, j->o.context);
     if (r->text)
-        CLQ_TRY(clq_cli_tokenize(j->model.tokenizer, j->text, j->text_len, CLQ_TOKENIZE_SPECIAL, &j->tokens, &j->n_tokens,
-                                 err));
+        CLQ_TRY(clq_cli_tokenize(j->model.tokenizer, j->text, j->text_len, CLQ_TOKENIZE_SPECIAL, &j->tokens,
+                                 &j->n_tokens, err));
     CLQ_TRY(r->base ? windows_of_base(j, r, err) : windows_of_text(j, r, err));
     j->o.bos = clq_tokenizer_adds_bos(j->model.tokenizer) ? clq_tokenizer_bos(j->model.tokenizer) : -1;
     j->o.base = j->base;
@@ -170,7 +174,7 @@ static void show_window(void *user, const clq_evaluation *e)
 }
 
 typedef struct {
-    const char *key, *label;
+    const char *label;
     const clq_estimate *e;
     double unit; // of what is printed: 100 for percent
 } row;
@@ -185,16 +189,21 @@ static uint64_t dropped(const job *j)
 static void print_base(const clq_divergence *d)
 {
     const row rows[] = {
-        {NULL, "PPL of the base", &d->ppl_base, 1},      {NULL, "PPL ratio", &d->ratio, 1},
-        {NULL, "ln PPL ratio", &d->ln_ratio, 1},         {NULL, "PPL difference", &d->difference, 1},
-        {NULL, "KLD mean", &d->kld, 1},                  {NULL, "same top token, %", &d->same_top, 100},
-        {NULL, "delta p mean, %", &d->delta_p, 100},     {NULL, "delta p RMS, %", &d->rms_delta_p, 100},
+        {"PPL of the base", &d->ppl_base, 1},
+        {"PPL ratio", &d->ratio, 1},
+        {"ln PPL ratio", &d->ln_ratio, 1},
+        {"PPL difference", &d->difference, 1},
+        {"KLD mean", &d->kld, 1},
+        {"same top token, %", &d->same_top, 100},
+        {"delta p mean, %", &d->delta_p, 100},
+        {"delta p RMS, %", &d->rms_delta_p, 100},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        printf("%-20s %12.6f +/- %.6f\n", rows[i].label, rows[i].unit * rows[i].e->value, rows[i].unit * rows[i].e->error);
+        printf("%-20s %12.6f +/- %.6f\n", rows[i].label, rows[i].unit * rows[i].e->value,
+               rows[i].unit * rows[i].e->error);
     printf("%-20s %12.2f\n", "correlation, %", 100 * d->correlation);
-    printf("KLD  min %.6f  0.1%% %.6f  1%% %.6f  5%% %.6f  10%% %.6f\n", d->kld_min, d->kld_p001, d->kld_p01, d->kld_p05,
-           d->kld_p10);
+    printf("KLD  min %.6f  0.1%% %.6f  1%% %.6f  5%% %.6f  10%% %.6f\n", d->kld_min, d->kld_p001, d->kld_p01,
+           d->kld_p05, d->kld_p10);
     printf("     median %.6f  90%% %.6f  95%% %.6f  99%% %.6f  99.9%% %.6f  max %.6f\n", d->kld_median, d->kld_p90,
            d->kld_p95, d->kld_p99, d->kld_p999, d->kld_max);
 }
@@ -221,13 +230,14 @@ static void set_divergence(json_t *root, const clq_divergence *d)
     const struct {
         const char *key;
         double v;
-    } klds[] = {{"kld_min", d->kld_min},       {"kld_p0.1", d->kld_p001}, {"kld_p1", d->kld_p01},
-                {"kld_p5", d->kld_p05},        {"kld_p10", d->kld_p10},   {"kld_median", d->kld_median},
-                {"kld_p90", d->kld_p90},       {"kld_p95", d->kld_p95},   {"kld_p99", d->kld_p99},
-                {"kld_p99.9", d->kld_p999},    {"kld_max", d->kld_max}};
+    } klds[] = {{"kld_min", d->kld_min},    {"kld_p0.1", d->kld_p001}, {"kld_p1", d->kld_p01},
+                {"kld_p5", d->kld_p05},     {"kld_p10", d->kld_p10},   {"kld_median", d->kld_median},
+                {"kld_p90", d->kld_p90},    {"kld_p95", d->kld_p95},   {"kld_p99", d->kld_p99},
+                {"kld_p99.9", d->kld_p999}, {"kld_max", d->kld_max}};
     json_object_set_new(root, "kld_mean", clq_json_real(d->kld.value));
     json_object_set_new(root, "kld_error", clq_json_real(d->kld.error));
-    for (size_t i = 0; i < sizeof klds / sizeof *klds; i++) json_object_set_new(root, klds[i].key, clq_json_real(klds[i].v));
+    for (size_t i = 0; i < sizeof klds / sizeof *klds; i++)
+        json_object_set_new(root, klds[i].key, clq_json_real(klds[i].v));
     set_estimate(root, "same_top", d->same_top);
     set_estimate(root, "ppl_base", d->ppl_base);
     set_estimate(root, "ppl_ratio", d->ratio);
@@ -250,7 +260,8 @@ static json_t *report_json(const job *j, const request *r, const clq_evaluation 
     json_object_set_new(root, "scored_tokens", json_integer((json_int_t)e->scored));
     json_object_set_new(root, "unused_tokens", json_integer((json_int_t)dropped(j)));
     json_object_set_new(root, "seconds", json_real(e->seconds));
-    json_object_set_new(root, "tokens_per_second", clq_json_real(clq_rate((double)e->windows * j->o.context, e->seconds)));
+    json_object_set_new(root, "tokens_per_second",
+                        clq_json_real(clq_rate((double)e->windows * j->o.context, e->seconds)));
     clq_model_json(root, &j->model, &r->model);
     return root;
 }

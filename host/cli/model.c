@@ -65,8 +65,7 @@ int clq_model_option(clq_model_request *r, int option, char **argv)
         r->o.int8_activations = strcasecmp(optarg, "int8") == 0;
         if (r->o.int8_activations || strcasecmp(optarg, "f32") == 0) return 0;
         return clq_usage_error("--activations wants f32 or int8, not '%s'", optarg);
-    case CLQ_OPT_CACHE_TYPE:
-        return read_cache_type(r);
+    case CLQ_OPT_CACHE_TYPE: return read_cache_type(r);
     case CLQ_OPT_DEVICE:
         r->device = optarg;
         return *optarg ? 0 : clq_usage_error("--device wants an index, a part of a name, cpu, gpu or ref");
@@ -76,14 +75,9 @@ int clq_model_option(clq_model_request *r, int option, char **argv)
     case CLQ_OPT_MAX_MEM:
         if (clq_parse_size(optarg, &r->o.max_memory) && r->o.max_memory) return 0;
         return clq_usage_error("--max-mem wants a size such as 512M or 2G, not '%s'", optarg);
-    case CLQ_OPT_QUIET:
-        r->quiet = true;
-        return 0;
-    case CLQ_OPT_JSON:
-        r->json = true;
-        return 0;
-    default:
-        return clq_wrong_option(argv);
+    case CLQ_OPT_QUIET: r->quiet = true; return 0;
+    case CLQ_OPT_JSON: r->json = true; return 0;
+    default: return clq_wrong_option(argv);
     }
 }
 
@@ -120,10 +114,7 @@ clq_status clq_check_output(const clq_loaded *l, const char *path, clq_error *er
     return clq_fail(err, CLQ_OUTPUT, "'%s' is one of the model's files", path);
 }
 
-static const char *name_of(const clq_loaded *l, const char *path)
-{
-    return *l->facts->name ? l->facts->name : path;
-}
+static const char *name_of(const clq_loaded *l, const char *path) { return *l->facts->name ? l->facts->name : path; }
 
 void clq_tell_model(const clq_loaded *l, const char *model_path)
 {
@@ -131,8 +122,9 @@ void clq_tell_model(const clq_loaded *l, const char *model_path)
     const clq_model_facts *f = l->facts;
     clq_device_info info;
     clq_device_describe(l->device, &info);
-    fprintf(stderr, "%s: %s, %.0f million weights, %s, on %s\n", clq_safe_text(name_of(l, model_path), name, sizeof name),
-            f->architecture, (double)f->n_weights / 1e6, clq_size_text(f->weight_bytes, size), info.name);
+    fprintf(stderr, "%s: %s, %.0f million weights, %s, on %s\n",
+            clq_safe_text(name_of(l, model_path), name, sizeof name), f->architecture, (double)f->n_weights / 1e6,
+            clq_size_text(f->weight_bytes, size), info.name);
     if (f->streamed_layers)
         fprintf(stderr, "%u of %u layers do not fit and are loaded for each pass\n", f->streamed_layers, f->layers);
 }
@@ -201,7 +193,4 @@ clq_status clq_cli_tokenize(const clq_tokenizer *t, const char *text, size_t len
     return CLQ_OK;
 }
 
-double clq_rate(double n, double seconds)
-{
-    return seconds > 0 ? n / seconds : 0;
-}
+double clq_rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }

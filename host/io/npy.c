@@ -86,8 +86,8 @@ static clq_status read_values(const clq_file *f, uint64_t begin, bool is_double,
 {
     uint64_t n, n_bytes, size = is_double ? 8 : 4;
     if (!clq_mul_u64(m->rows, m->cols, &n) || !clq_mul_u64(n, size, &n_bytes) || n_bytes != f->size - begin)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s' does not have the bytes of an array of %" PRIu64 " by %" PRIu64, f->path,
-                        m->rows, m->cols);
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' does not have the bytes of an array of %" PRIu64 " by %" PRIu64,
+                        f->path, m->rows, m->cols);
     m->values = malloc(n_bytes ? n_bytes : 1);
     if (!m->values) return clq_fail_memory(err, n_bytes);
     CLQ_TRY(clq_file_read(f, begin, m->values, n_bytes, err));
@@ -112,8 +112,10 @@ clq_status clq_npy_read(const char *path, clq_matrix *m, clq_error *err)
         bool is_double = type && strncmp(type, "'<f8'", 5) == 0;
         if ((!is_double && !(type && strncmp(type, "'<f4'", 5) == 0)) || !order || strncmp(order, "False", 5) != 0 ||
             !read_shape(value_of(head, "shape"), m))
-            st = clq_fail(err, CLQ_BAD_INPUT, "'%s': wanted is an array of float32 or float64, in C order, of one or two "
-                          "dimensions", path);
+            st = clq_fail(err, CLQ_BAD_INPUT,
+                          "'%s': wanted is an array of float32 or float64, in C order, of one or two "
+                          "dimensions",
+                          path);
         else
             st = read_values(&f, begin, is_double, m, err);
     }
@@ -125,8 +127,9 @@ clq_status clq_npy_read(const char *path, clq_matrix *m, clq_error *err)
 clq_status clq_npy_write(const char *path, const clq_matrix *m, clq_error *err)
 {
     char text[128];
-    int n = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRIu64 ", %" PRIu64 "), }",
-                     m->rows, m->cols);
+    int n =
+        snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRIu64 ", %" PRIu64 "), }",
+                 m->rows, m->cols);
     clq_buf head = {0};
     unsigned n_head = ALIGNMENT * 2 - 10; // long enough for any shape
     clq_buf_append(&head, magic, sizeof magic);

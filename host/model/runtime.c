@@ -227,7 +227,6 @@ static clq_status open_model(clq_model *m, const clq_source *source, const clq_m
     CLQ_TRY(set_facts(m, o, err));
     CLQ_TRY(plan_units(m, &modes, err));
     CLQ_TRY(prepare_device(m, err));
-=======
     CLQ_TRY(check_unused(m, err));
     uint32_t batch = o->batch ? o->batch : DEFAULT_BATCH;
     if (batch > m->facts.context || m->facts.is_encoder) batch = m->facts.context;

@@ -47,10 +47,7 @@ static double next_uniform(uint64_t *state)
 
 // ---- a heap: tokens come in falling order, and only as many as are asked for are sorted ----
 
-static bool before(candidate a, candidate b)
-{
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-}
+static bool before(candidate a, candidate b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
 
 static void sink(candidate *heap, uint32_t n, uint32_t i)
 {
@@ -136,8 +133,10 @@ clq_status clq_sample(clq_sampler *s, const float *logits, int32_t *token, clq_e
     const clq_sampling *o = &s->o;
     bool ok;
     uint32_t best = largest(logits, s->vocab, &ok);
-    if (!ok) return clq_fail(err, CLQ_BAD_INPUT, "the model's logits are not numbers: its weights are damaged, or its "
-                             "values too large for the cache's type");
+    if (!ok)
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "the model's logits are not numbers: its weights are damaged, or its "
+                        "values too large for the cache's type");
     *token = (int32_t)best;
     if (o->temperature == 0) return CLQ_OK;
     float max = logits[best];

@@ -125,10 +125,10 @@ clq_status clq_evaluation_sum(const clq_score *s, uint64_t n, bool has_base, clq
 typedef struct {
     const clq_predictor *predictor;
     const clq_evaluate_options *o;
-    clq_score *scores;        // [windows][rows]
-    uint16_t *base, *save;    // words of at most `capacity` rows
+    clq_score *scores;     // [windows][rows]
+    uint16_t *base, *save; // words of at most `capacity` rows
     uint32_t base_capacity, save_capacity;
-    uint32_t window, done;    // rows of the window that are scored
+    uint32_t window, done; // rows of the window that are scored
     double sum_nll;
 } evaluation;
 
@@ -177,12 +177,18 @@ static clq_status take_rows(void *user, uint32_t first, uint32_t n, const float 
     if (o->save) CLQ_TRY(room(&e->save, &e->save_capacity, n, vocab, err));
     const int32_t *tokens = o->tokens + (uint64_t)e->window * o->context;
     clq_score *scores = e->scores + (uint64_t)e->window * rows + e->done;
-    batch b = {.logits = logits, .vocab = vocab, .next = tokens + first + 1, .base = o->base ? e->base : NULL,
-               .save = o->save ? e->save : NULL, .scores = scores};
+    batch b = {.logits = logits,
+               .vocab = vocab,
+               .next = tokens + first + 1,
+               .base = o->base ? e->base : NULL,
+               .save = o->save ? e->save : NULL,
+               .scores = scores};
     clq_parallel(o->threads, n, 4, score_rows, &b);
     if (b.bad)
-        return clq_fail(err, CLQ_BAD_INPUT, "the model's logits are not numbers (window %u, tokens %u to %u): its weights "
-                        "are damaged, or its values too large for the cache's type", e->window + 1, first, first + n - 1);
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "the model's logits are not numbers (window %u, tokens %u to %u): its weights "
+                        "are damaged, or its values too large for the cache's type",
+                        e->window + 1, first, first + n - 1);
     if (o->save) CLQ_TRY(clq_kldbase_append(o->save, e->save, n, err));
     for (uint32_t i = 0; i < n; i++) e->sum_nll += scores[i].nll;
     e->done += n;
@@ -196,7 +202,8 @@ static clq_status run_window(evaluation *e, int32_t *window, clq_error *err)
     if (o->bos >= 0) window[0] = o->bos;
     e->done = 0;
     // Nothing is asked of the last token's logits.
-    CLQ_TRY(e->predictor->run(e->predictor->user, window, o->context - 1, clq_window_first(o->context), take_rows, e, err));
+    CLQ_TRY(
+        e->predictor->run(e->predictor->user, window, o->context - 1, clq_window_first(o->context), take_rows, e, err));
     if (e->done != clq_window_rows(o->context)) return clq_fail(err, CLQ_DEVICE, "the model gave too few logits");
     return CLQ_OK;
 }
@@ -212,7 +219,8 @@ static clq_status check(const clq_predictor *p, const clq_evaluate_options *o, c
     if (!o->base) return CLQ_OK;
     clq_kldbase_shape s = clq_kldbase_shape_of(o->base);
     if (s.vocab != p->vocab)
-        return clq_fail(err, CLQ_BAD_INPUT, "the base logits are of a vocabulary of %u, the model has %u", s.vocab, p->vocab);
+        return clq_fail(err, CLQ_BAD_INPUT, "the base logits are of a vocabulary of %u, the model has %u", s.vocab,
+                        p->vocab);
     if (s.context != o->context || s.windows < o->windows)
         return clq_fail(err, CLQ_BAD_INPUT, "the base logits are of %u windows of %u tokens, not %u of %u", s.windows,
                         s.context, o->windows, o->context);
@@ -242,7 +250,8 @@ clq_status clq_evaluate(const clq_predictor *predictor, const clq_evaluate_optio
         if (o->window) o->window(o->user, result);
     }
     if (st == CLQ_OK || st == CLQ_INTERRUPTED) {
-        clq_status summed = clq_evaluation_sum(e.scores, (uint64_t)result->windows * rows, o->base != NULL, result, err);
+        clq_status summed =
+            clq_evaluation_sum(e.scores, (uint64_t)result->windows * rows, o->base != NULL, result, err);
         if (summed != CLQ_OK) st = summed;
     }
     free(e.scores);

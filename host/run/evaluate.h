@@ -25,16 +25,16 @@ typedef struct clq_estimate {
 // Of a base; natural logarithms and nats. Percentiles interpolate between values.
 typedef struct clq_divergence {
     clq_estimate ppl_base, ratio, ln_ratio, difference; // PPL(model) over, and minus, PPL(base)
-    double correlation;       // of ln p(token) between the two
-    clq_estimate kld;         // mean
+    double correlation;                                 // of ln p(token) between the two
+    clq_estimate kld;                                   // mean
     double kld_min, kld_p001, kld_p01, kld_p05, kld_p10, kld_median, kld_p90, kld_p95, kld_p99, kld_p999, kld_max;
     clq_estimate delta_p, rms_delta_p; // p(token) of the model minus the base's
-    clq_estimate same_top;    // share of positions whose likeliest token is the base's
+    clq_estimate same_top;             // share of positions whose likeliest token is the base's
 } clq_divergence;
 
 typedef struct clq_evaluation {
-    uint32_t windows;     // done
-    uint64_t scored;      // tokens whose probability counts
+    uint32_t windows;      // done
+    uint64_t scored;       // tokens whose probability counts
     clq_estimate ppl, nll; // nll = ln PPL
     bool has_base;
     clq_divergence base;
@@ -44,11 +44,11 @@ typedef struct clq_evaluation {
 typedef struct clq_evaluate_options {
     const int32_t *tokens; // [windows][context]
     uint32_t context, windows;
-    int32_t bos;           // stands in for the first token of each window; -1: none does
-    const clq_kldbase *base;    // its first windows are compared with; NULL: none
-    clq_kldbase_writer *save;   // gets the rows; NULL: none. The caller finishes it
-    uint32_t threads;           // of scoring
-    const clq_hooks *hooks;     // cancel is looked at between windows
+    int32_t bos;              // stands in for the first token of each window; -1: none does
+    const clq_kldbase *base;  // its first windows are compared with; NULL: none
+    clq_kldbase_writer *save; // gets the rows; NULL: none. The caller finishes it
+    uint32_t threads;         // of scoring
+    const clq_hooks *hooks;   // cancel is looked at between windows
     void (*window)(void *user, const clq_evaluation *so_far); // after each: windows, scored, nll and ppl; NULL: none
     void *user;
 } clq_evaluate_options;

@@ -68,7 +68,8 @@ static clq_status read_head(clq_kldbase *b, clq_error *err)
                         (unsigned long long)b->file.size);
     CLQ_TRY(clq_file_read(&b->file, 0, head, sizeof head, err));
     if (memcmp(head, magic, sizeof magic) != 0)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s' is no file of base logits: it does not begin with \"_logits_\"", path);
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' is no file of base logits: it does not begin with \"_logits_\"",
+                        path);
     uint32_t v[3];
     for (int i = 0; i < 3; i++) {
         const unsigned char *p = head + 8 + 4 * i;
@@ -76,8 +77,8 @@ static clq_status read_head(clq_kldbase *b, clq_error *err)
     }
     b->shape = (clq_kldbase_shape){.context = v[0], .vocab = v[1], .windows = v[2]};
     if (v[0] < 4 || v[0] > MAX_CONTEXT || v[1] < 2 || v[1] > MAX_VOCAB || v[2] < 1 || v[2] > INT32_MAX)
-        return clq_fail(err, CLQ_BAD_INPUT, "'%s': its head is wrong: %u windows of %u tokens of a vocabulary of %u", path,
-                        v[2], v[0], v[1]);
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s': its head is wrong: %u windows of %u tokens of a vocabulary of %u",
+                        path, v[2], v[0], v[1]);
     return CLQ_OK;
 }
 
@@ -125,15 +126,9 @@ void clq_kldbase_close(clq_kldbase *b)
     free(b);
 }
 
-clq_kldbase_shape clq_kldbase_shape_of(const clq_kldbase *b)
-{
-    return b->shape;
-}
+clq_kldbase_shape clq_kldbase_shape_of(const clq_kldbase *b) { return b->shape; }
 
-const int32_t *clq_kldbase_tokens(const clq_kldbase *b)
-{
-    return b->tokens;
-}
+const int32_t *clq_kldbase_tokens(const clq_kldbase *b) { return b->tokens; }
 
 clq_status clq_kldbase_rows(const clq_kldbase *b, uint32_t window, uint32_t first, uint32_t n, uint16_t *words,
                             clq_error *err)
@@ -149,8 +144,8 @@ clq_status clq_kldbase_rows(const clq_kldbase *b, uint32_t window, uint32_t firs
         float scale = clq_kldbase_scale(words + i * n_words), low = clq_kldbase_floor(words + i * n_words);
         // ln p of the likeliest token is at most 0, but for rounding.
         if (!(scale >= 0 && scale <= 1 && isfinite(low) && low + 65535 * scale < 0.01f))
-            return clq_fail(err, CLQ_BAD_INPUT, "'%s': row %u of window %u has the scale %g and the floor %g", b->file.path,
-                            first + i, window, scale, low);
+            return clq_fail(err, CLQ_BAD_INPUT, "'%s': row %u of window %u has the scale %g and the floor %g",
+                            b->file.path, first + i, window, scale, low);
     }
     return CLQ_OK;
 }

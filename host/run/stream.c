@@ -53,10 +53,7 @@ void clq_stream_push(clq_stream *s, const char *bytes, size_t n)
     if (ready > from) s->ready = ready;
 }
 
-void clq_stream_end(clq_stream *s)
-{
-    s->ready = s->held.len;
-}
+void clq_stream_end(clq_stream *s) { s->ready = s->held.len; }
 
 size_t clq_stream_take(clq_stream *s, clq_buf *out)
 {
@@ -69,7 +66,4 @@ size_t clq_stream_take(clq_stream *s, clq_buf *out)
     return n;
 }
 
-void clq_stream_free(clq_stream *s)
-{
-    clq_buf_free(&s->held);
-}
+void clq_stream_free(clq_stream *s) { clq_buf_free(&s->held); }

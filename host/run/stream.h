@@ -8,9 +8,9 @@
 typedef struct clq_stream {
     const char *const *stops; // not empty; borrowed
     uint32_t n_stops;
-    clq_buf held;  // came, but may become part of a stop text or of a character
-    size_t ready;  // of held: bytes that may go on
-    bool stopped;  // a stop text came; it and what follows are dropped
+    clq_buf held; // came, but may become part of a stop text or of a character
+    size_t ready; // of held: bytes that may go on
+    bool stopped; // a stop text came; it and what follows are dropped
 } clq_stream;
 
 void clq_stream_push(clq_stream *s, const char *bytes, size_t n);

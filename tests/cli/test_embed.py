@@ -46,6 +46,10 @@ def embed(model, text, *args, **more):
     return np.array([row["embedding"] for row in rows])
 
 
+def against(model, text, base):
+    return json.loads(ok("embed", model, "--text", text, "--base", base, "--json", "--device", "ref").stdout)
+
+
 def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -77,7 +81,7 @@ def test_outputs(f32, text, tmp_path):
     (tmp_path / "list.json").write_text(json.dumps(e.tolist()))
     np.save(tmp_path / "e64.npy", e.astype(np.float64) * 3)
     for name in "e.npy", "e.jsonl", "e.json", "list.json", "e64.npy":
-        told = json.loads(ok("embed", f32, "--text", text, "--base", tmp_path / name, "--json", "--device", "ref").stdout)
+        told = against(f32, text, tmp_path / name)
         assert told["cosine_mean"] == pytest.approx(1, abs=1e-6) == told["cosine_min"], name
         assert "embeddings" not in told
 
@@ -86,7 +90,7 @@ def test_base(f32, text, tmp_path):
     e = embed(f32, text)
     other = unit(e + 0.02 * np.random.default_rng(1).standard_normal(e.shape))
     np.save(tmp_path / "other.npy", other.astype(np.float32))
-    told = json.loads(ok("embed", f32, "--text", text, "--base", tmp_path / "other.npy", "--json", "--device", "ref").stdout)
+    told = against(f32, text, tmp_path / "other.npy")
     cosines = (e * other).sum(-1)
     assert told["cosine_mean"] == pytest.approx(cosines.mean(), abs=1e-5)
     assert told["cosine_min"] == pytest.approx(cosines.min(), abs=1e-5)
@@ -150,8 +154,8 @@ def test_usage(f32, text, tmp_path):
 
 def test_interrupt(f32, tmp_path):
     (tmp_path / "many.txt").write_text("\n".join(LINES * 5000))
-    p = subprocess.Popen([CLQ, "embed", f32, "--text", tmp_path / "many.txt", "-o", tmp_path / "e.npy", "--device", "ref"],
-                         stderr=subprocess.PIPE)
+    p = subprocess.Popen([CLQ, "embed", f32, "--text", tmp_path / "many.txt", "-o", tmp_path / "e.npy",
+                          "--device", "ref"], stderr=subprocess.PIPE)
     with pytest.raises(subprocess.TimeoutExpired):
         p.wait(1)
     p.send_signal(signal.SIGINT)
@@ -160,15 +164,15 @@ def test_interrupt(f32, tmp_path):
 
 @minilm
 def test_minilm(tmp_path):
-    (tmp_path / "text").write_text("A cat sits on the mat.\nA kitten is resting on a rug.\nStock markets fell today.\n\n")
+    (tmp_path / "text").write_text("A cat sits on the mat.\nA kitten is resting on a rug.\n"
+                                   "Stock markets fell today.\n\n")
     e = embed(MINILM, tmp_path / "text")
     assert e.shape == (4, 384) and np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
     assert e[0] @ e[1] > 0.6 and abs(e[0] @ e[2]) < 0.15
     # Cuts of 8 bits move directions little.
     np.save(tmp_path / "base.npy", e.astype(np.float32))
     ok("quantize", MINILM, tmp_path / "q8.gguf", "--type", "q8_0", "--device", "ref", "--quiet")
-    told = json.loads(ok("embed", tmp_path / "q8.gguf", "--text", tmp_path / "text", "--base", tmp_path / "base.npy",
-                         "--json", "--device", "ref").stdout)
+    told = against(tmp_path / "q8.gguf", tmp_path / "text", tmp_path / "base.npy")
     assert told["cosine_min"] > 0.999
     fails(3, "perplexity", MINILM, "--text", tmp_path / "text", "--device", "ref", says="is an encoder (bert)")
     fails(3, "generate", MINILM, "-p", "x", "--device", "ref", says="is an encoder (bert)")

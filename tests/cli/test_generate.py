@@ -24,7 +24,8 @@ def f32(tmp_path_factory):
 
 
 def generate(model, *args, prompt=PROMPT, n=24, **more):
-    return json.loads(ok("generate", model, "-p", prompt, "-n", str(n), "--json", "--device", "ref", *args, **more).stdout)
+    told = ok("generate", model, "-p", prompt, "-n", str(n), "--json", "--device", "ref", *args, **more)
+    return json.loads(told.stdout)
 
 
 def greedy(path, prompt, n):
@@ -84,8 +85,8 @@ def test_seeds(f32):
 def test_distribution(f32):
     """The first token over 24 seeds is of the likeliest three."""
     top = np.argsort(-predict(f32, list(PROMPT.encode()))[-1])[:3]
-    seen = {generate(f32, "--temp", "2", "--top-k", "3", "--top-p", "1", "--min-p", "0", "--seed", str(s), n=1)["tokens"][0]
-            for s in range(24)}
+    args = ["--temp", "2", "--top-k", "3", "--top-p", "1", "--min-p", "0"]
+    seen = {generate(f32, *args, "--seed", str(seed), n=1)["tokens"][0] for seed in range(24)}
     assert seen == set(map(int, top))
 
 

@@ -67,7 +67,8 @@ def test_mixes_are_no_types(tmp_path, src):
           says=["--tensor-type-file", "none"])
 
 
-@pytest.mark.parametrize("command", ["quantize", "convert", "verify", "info", "bench", "devices", "formats", ""])
+@pytest.mark.parametrize("command", ["quantize", "convert", "verify", "info", "perplexity", "generate", "embed", "bench",
+                                     "devices", "formats", ""])
 def test_help(command):
     args = [*([command] if command else []), "--help"]
     assert max(map(len, ok(*args).stdout.splitlines())) <= 100

@@ -152,13 +152,15 @@ def test_settings(folder, base):
 
 def test_report(folder, base):
     r = ok("perplexity", folder / "q4.gguf", "--base", base[0], "--chunks", "2", "--device", "ref")
-    for part in "PPL ", "KLD mean", "same top token", "PPL ratio", "+/-", "99.9%", "62 tokens scored in 2 windows of 64":
+    for part in "PPL ", "KLD mean", "same top token", "PPL ratio", "+/-", "99.9%", \
+            "62 tokens scored in 2 windows of 64":
         assert part in r.stdout, part
     assert "[2/2] PPL" in r.stderr
     r = ok("perplexity", folder / "q4.gguf", "--text", TEXT, "--ctx", "512", "--device", "ref", "--quiet")
     assert r.stderr == "" and "tokens at the end not used" in r.stdout
     with open(TEXT) as f:
-        r = ok("perplexity", folder / "q4.gguf", "--text", "-", "--ctx", "512", "--chunks", "99", "--device", "ref", stdin=f)
+        r = ok("perplexity", folder / "q4.gguf", "--text", "-", "--ctx", "512", "--chunks", "99", "--device", "ref",
+               stdin=f)
     assert "--chunks 99: the text has 2 windows only" in r.stderr
 
 
