@@ -278,8 +278,13 @@ static clq_status run(clq_opencl *d, const clq_step *steps, uint32_t n, cl_uint 
     uint32_t first = s->n_steps;
     CLQ_TRY(put_steps(d, steps, n, err));
     if (s->together) return launch(d, steps, first, n, d->base.threads, spins, weights, state, cache, err);
-    for (uint32_t i = 0; i < n; i++)
-        CLQ_TRY(launch(d, &steps[i], first + i, 1, groups_for(d, &steps[i]), spins, weights, state, cache, err));
+    for (uint32_t i = 0; i < n; i++) {
+        if (clq_blas_takes(d, &steps[i]))
+            CLQ_TRY(clq_blas_linear(d, &steps[i], memory_of(weights)->mem, memory_of(state)->mem, err));
+        else
+            CLQ_TRY(launch(d, &steps[i], first + i, 1, groups_for(d, &steps[i]), spins, weights, state, cache, err));
+    }
+    s->pending = true;
     return CLQ_OK;
 }
 
@@ -304,7 +309,8 @@ static clq_status prepare(clq_opencl *d, clq_error *err)
     clq_grids_expand(tables);
     CLQ_TRY(clq_cl_memory_write(s->tables, 0, tables, sizeof tables, err));
     const char *wish = getenv("CLQ_TOGETHER");
-    s->together = !d->work_groups && memory_of(s->sync)->host && d->base.threads <= d->base.info.compute_units &&
+    clq_blas_open(d);
+    s->together = !d->work_groups && !s->use_blas && memory_of(s->sync)->host && d->base.threads <= d->base.info.compute_units &&
                   !(wish && *wish == '0');
     if (s->together && !groups_meet(d)) {
         s->together = false;
@@ -367,6 +373,7 @@ clq_status clq_cl_steps_prepare(clq_device *device, const clq_type *types, uint3
 
 void clq_steps_close(clq_opencl *d)
 {
+    clq_blas_close(d);
     clq_cl_memory_free(d->steps.buffer);
     clq_cl_memory_free(d->steps.sync);
     clq_cl_memory_free(d->steps.tables);
