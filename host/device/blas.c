@@ -21,7 +21,9 @@ static void set_cpu_parameters(clq_opencl *d)
 void clq_blas_open(clq_opencl *d)
 {
     const char *wish = getenv("CLQ_BLAS"); // 1: also on CPUs, 0: nowhere
-    d->steps.use_blas = wish && *wish ? *wish == '1' : d->base.info.is_gpu;
+    d->steps.use_blas = wish && *wish              ? *wish == '1'
+                        : d->tuning.blas >= 0 ? d->tuning.blas
+                                              : d->base.info.is_gpu;
     if (d->steps.use_blas && d->base.info.is_cpu) set_cpu_parameters(d);
 }
 

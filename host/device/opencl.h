@@ -7,6 +7,7 @@
 #include <CL/cl.h>
 
 #include "device/device.h"
+#include "device/tune.h"
 
 enum { CLQ_UNITS = 64 };        // kernels/common.cl: UNITS
 enum { CLQ_MAX_KERNELS = 8 };   // a program
@@ -66,6 +67,7 @@ typedef struct clq_opencl {
     clq_program *programs;
     clq_family *families;
     uint32_t n_families;
+    clq_tuning tuning;
     clq_steps steps;
     cl_mem tables[CLQ_FORMAT_COUNT]; // of formats that have one, once it was needed
 } clq_opencl;
@@ -109,6 +111,9 @@ clq_status clq_cl_steps_run(clq_device *d, const clq_step *steps, uint32_t n_ste
                             clq_memory *state, clq_memory *cache, clq_error *err);
 clq_status clq_cl_steps_wait(clq_device *d, clq_error *err);
 void clq_steps_close(clq_opencl *d);
+
+// tune.c: what was stored for the device.
+clq_tuning clq_tuning_load(const clq_opencl *d);
 
 // blas.c: LINEAR steps with float32 weights and many tokens.
 void clq_blas_open(clq_opencl *d);

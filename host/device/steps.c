@@ -311,7 +311,7 @@ static clq_status prepare(clq_opencl *d, clq_error *err)
     const char *wish = getenv("CLQ_TOGETHER");
     clq_blas_open(d);
     s->together = !d->work_groups && !s->use_blas && memory_of(s->sync)->host && d->base.threads <= d->base.info.compute_units &&
-                  !(wish && *wish == '0');
+                  (wish && *wish ? *wish != '0' : d->tuning.together != 0);
     if (s->together && !groups_meet(d)) {
         s->together = false;
         memset(s->kernels, 0, sizeof s->kernels);
