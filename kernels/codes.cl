@@ -75,20 +75,6 @@ inline float half_at(__global const uchar *p)
     return half_value_of(*(__global const ushort *)p);
 }
 
-// 255 where a bit is set: bits 0..7 and 8..15 of 16.
-inline uchar16 bit_mask(uint bits)
-{
-    uchar16 b = (uchar16)((uchar8)(uchar)bits, (uchar8)(uchar)(bits >> 8));
-    uchar16 one = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
-    return as_uchar16((b & one) == one);
-}
-
-inline uchar16 negate_where(uchar16 v, uint bits)
-{
-    uchar16 mask = bit_mask(bits);
-    return (v ^ mask) - mask;
-}
-
 // A table of 16 bytes, looked up by codes below 16.
 inline uchar16 look_up(uchar16 table, uchar16 codes)
 {
@@ -100,6 +86,15 @@ inline uchar16 look_up(uchar16 table, uchar16 codes)
     return shuffle(table, codes);
 #endif
 }
+// 255 where a bit is set, of 32.
+inline codes32 bit_masks(uint bits)
+{
+    uchar16 all = as_uchar16((uint4)bits), one = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
+    uchar16 lo = look_up(all, (uchar16)(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)) & one;
+    uchar16 hi = look_up(all, (uchar16)(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)) & one;
+    return (codes32){as_uchar16(lo == one), as_uchar16(hi == one)};
+}
+
 #define FP4_TABLE as_uchar16((char16)(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12))
 #define IQ4_TABLE as_uchar16((char16)(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113))
 
@@ -225,11 +220,8 @@ inline void q4_1_scales(weight_row r, uint b, float *d, float *m)
 
 inline codes32 five_bits(__global const uchar *high, __global const uchar *low)
 {
-    uint bits = bytes4(high);
-    codes32 q = nibbles(low);
-    q.lo |= bit_mask(bits) & (uchar)16;
-    q.hi |= bit_mask(bits >> 16) & (uchar)16;
-    return q;
+    codes32 q = nibbles(low), fifth = bit_masks(bytes4(high));
+    return (codes32){q.lo | (fifth.lo & (uchar)16), q.hi | (fifth.hi & (uchar)16)};
 }
 
 #ifdef ID_q5_0
@@ -374,8 +366,8 @@ inline void q1_0_scales(weight_row r, uint b, float *d, float *m)
 }
 inline codes32 q1_0_codes(weight_row r, uint b, uint s)
 {
-    uint bits = bytes4(r.p + b * 18ul + 2 + 4 * s);
-    return (codes32){bit_mask(bits) & (uchar)1, bit_mask(bits >> 16) & (uchar)1};
+    codes32 mask = bit_masks(bytes4(r.p + b * 18ul + 2 + 4 * s));
+    return (codes32){mask.lo & (uchar)1, mask.hi & (uchar)1};
 }
 #define FORMAT q1_0
 #define BLOCK 128
@@ -620,9 +612,10 @@ inline codes32 iq2_xxs_codes(weight_row r, uint b, uint s)
 inline void nibble_scales(float v, ulong s, float *d)
 {
     ulong2 w = (ulong2)(s & 0x0f0f0f0f0f0f0f0ful, s >> 4 & 0x0f0f0f0f0f0f0f0ful);
-    float8 even = v * (0.5f + convert_float8(as_uchar8(w.x))), odd = v * (0.5f + convert_float8(as_uchar8(w.y)));
-    vstore16((float16)(even.s0, odd.s0, even.s1, odd.s1, even.s2, odd.s2, even.s3, odd.s3, even.s4, odd.s4, even.s5,
-                       odd.s5, even.s6, odd.s6, even.s7, odd.s7), 0, d);
+    uchar8 even = as_uchar8(w.x), odd = as_uchar8(w.y);
+    uchar16 all = (uchar16)(even.s0, odd.s0, even.s1, odd.s1, even.s2, odd.s2, even.s3, odd.s3, even.s4, odd.s4, even.s5,
+                            odd.s5, even.s6, odd.s6, even.s7, odd.s7);
+    vstore16(v * (0.5f + convert_float16(all)), 0, d);
 }
 
 #ifdef ID_iq2_xs
@@ -652,7 +645,8 @@ inline codes32 iq2_s_codes(weight_row r, uint b, uint s)
     uint v = bytes4(p + 2 + 4 * s), high = p[66 + s], signs = bytes4(p + 34 + 4 * s);
     uchar16 lo = two_words(grid[(v & 255) | (high & 3) << 8], grid[(v >> 8 & 255) | (high << 6 & 0x300)]);
     uchar16 hi = two_words(grid[(v >> 16 & 255) | (high << 4 & 0x300)], grid[v >> 24 | (high << 2 & 0x300)]);
-    return (codes32){negated(lo, bit_mask(signs)), negated(hi, bit_mask(signs >> 16))};
+    codes32 mask = bit_masks(signs);
+    return (codes32){negated(lo, mask.lo), negated(hi, mask.hi)};
 }
 #define FORMAT iq2_s
 #define BLOCK 256
@@ -707,7 +701,8 @@ inline codes32 iq3_s_codes(weight_row r, uint b, uint s)
     uchar16 lo = as_uchar16((uint4)(POINT(0), POINT(1), POINT(2), POINT(3)));
     uchar16 hi = as_uchar16((uint4)(POINT(4), POINT(5), POINT(6), POINT(7)));
 #undef POINT
-    return (codes32){negated(lo, bit_mask(signs)), negated(hi, bit_mask(signs >> 16))};
+    codes32 mask = bit_masks(signs);
+    return (codes32){negated(lo, mask.lo), negated(hi, mask.hi)};
 }
 #define FORMAT iq3_s
 #define BLOCK 256

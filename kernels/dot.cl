@@ -109,7 +109,8 @@ inline float CAT(FORMAT, _dot_i8)(weight_row r, uint first, uint step, uint n_bl
             float8 p = convert_float8(PRODUCTS(CAT(FORMAT, _codes)(r, b, s), q + (size_t)b * BLOCK + 32 * s));
             float dx = scales[b * (BLOCK / 32) + s];
 #if GROUP_LEN == 16
-            acc = fma(p, (float8)((float4)(d[2 * s] * dx), (float4)(d[2 * s + 1] * dx)), acc);
+            float2 both = vload2(s, d) * dx;
+            acc = fma(p, both.xxxxyyyy, acc);
 #else
             acc = fma(p, (float8)(d[s] * dx), acc);
 #endif
