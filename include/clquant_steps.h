@@ -25,6 +25,7 @@ typedef uint64_t clq_u64;
 //
 //  EMBED   out[m][cols] = scale * row ids[m] of the weight [rows, cols]; ids: int32 [M] at `in`. ADD: += instead
 //  NORM    out[r][cols] = norm(in[r][cols]) * weight (+ bias) for `rows` rows at strides in_stride, out_stride.
+//          out may be in.
 //          w, bias: f32 [cols] in the weights, CLQ_NONE: 1 and 0. eps. LAYER: mean is subtracted. ADD: out +=
 //  PREP    makes of in[M][in_stride] what a LINEAR over `cols` columns reads, at out (clq_prep_floats floats), in the
 //          form `mode`. All steps for one M agree on whether it is packed (clq_packed)
@@ -43,7 +44,7 @@ typedef uint64_t clq_u64;
 //  GATHER  out[i][cols] = in[ids[i]][cols], M rows; ids: int32 at in2
 //  SCATTER out[ids[i]][cols] += scales[i] * in[i][cols]; ids: int32 [M] at in2, followed by float scales [M]. The ids
 //          of one step are distinct
-//  SOFTCAP out[m][cols] = scale * tanh(in[m][cols] / scale)
+//  SOFTCAP out[m][cols] = scale * tanh(in[m][cols] / scale). out may be in
 enum {
     CLQ_STEP_EMBED, CLQ_STEP_NORM, CLQ_STEP_PREP, CLQ_STEP_LINEAR, CLQ_STEP_ROPE, CLQ_STEP_STORE, CLQ_STEP_ATTEND,
     CLQ_STEP_ACT, CLQ_STEP_ADD, CLQ_STEP_GATHER, CLQ_STEP_SCATTER, CLQ_STEP_SOFTCAP, CLQ_STEP_KINDS
@@ -101,5 +102,16 @@ typedef struct clq_step {
 // Columns behind the row are zero.
 #define CLQ_PACKED_TOKENS 8
 #define CLQ_PREP_K(cols) (((cols) + 255u) / 256u * 256u)
+
+// What codebook formats look up: 64-bit words from these places on (clq_grids_expand). Signs: a byte of 0 or 255 for each
+// of eight elements, by the seven bits that blocks store. Grids: the values of a point, a byte each (iq1: in eighths).
+#define CLQ_EXPANDED_EVEN_SIGNS 0
+#define CLQ_EXPANDED_IQ2_XXS 128
+#define CLQ_EXPANDED_IQ2_XS 384
+#define CLQ_EXPANDED_IQ2_S 896
+#define CLQ_EXPANDED_IQ1 1920
+#define CLQ_EXPANDED_IQ3_XXS 3968 // two points a word
+#define CLQ_EXPANDED_IQ3_S 4096
+#define CLQ_EXPANDED_WORDS 4352
 
 #endif

@@ -11,7 +11,7 @@
 #ifndef CLQ_CODES_CL
 #define CLQ_CODES_CL
 #include "common.cl"
-#include "clquant_grids.h"
+#include "clquant_steps.h"
 
 typedef struct {
     uchar16 lo, hi; // elements 0..15 and 16..31; chars where SIGNED
@@ -23,6 +23,7 @@ typedef struct {
     __global const float *scales;
     __global const char *zero_points; // 0: none
     uint per_scale;                   // blocks of 32 that share a scale
+    __global const ulong *tables;     // clquant_steps.h: CLQ_EXPANDED_...
 } weight_row;
 
 typedef struct __attribute__((packed)) {
@@ -88,20 +89,6 @@ inline uchar16 negate_where(uchar16 v, uint bits)
     return (v ^ mask) - mask;
 }
 
-// Eight 2-bit levels of a word of 16 bits, one a byte; four 3-bit levels.
-inline ulong spread2(uint v)
-{
-    ulong w = v;
-    w = (w | w << 24) & 0x000000ff000000fful;
-    w = (w | w << 12) & 0x000f000f000f000ful;
-    return (w | w << 6) & 0x0303030303030303ul;
-}
-inline uint spread3(uint v)
-{
-    v = (v | v << 10) & 0x003f003fu;
-    return (v | v << 5) & 0x07070707u;
-}
-
 // A table of 16 bytes, looked up by codes below 16.
 inline uchar16 look_up(uchar16 table, uchar16 codes)
 {
@@ -115,6 +102,23 @@ inline uchar16 look_up(uchar16 table, uchar16 codes)
 }
 #define FP4_TABLE as_uchar16((char16)(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12))
 #define IQ4_TABLE as_uchar16((char16)(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113))
+
+// Eight codes of BITS bits each from a dense bit stream of bytes, as 16-bit words: the two bytes that hold a code come
+// together, then it is shifted out of them. 32 codes are four such eights, BITS bytes apart.
+#define PAIR(j, bits) (uchar)((j) * (bits) / 8), (uchar)((j) * (bits) / 8 + 1)
+#define LIFT(j, bits) (ushort)(256 >> (j) * (bits) % 8)
+#define EIGHT_CODES(p, bits)                                                                                           \
+    ((as_ushort8(look_up(bytes16(p), (uchar16)(PAIR(0, bits), PAIR(1, bits), PAIR(2, bits), PAIR(3, bits),             \
+                                               PAIR(4, bits), PAIR(5, bits), PAIR(6, bits), PAIR(7, bits)))) *         \
+      (ushort8)(LIFT(0, bits), LIFT(1, bits), LIFT(2, bits), LIFT(3, bits), LIFT(4, bits), LIFT(5, bits),              \
+                LIFT(6, bits), LIFT(7, bits)) >> (ushort)8) & (ushort)((1 << (bits)) - 1))
+#define STREAM_CODES(NAME, bits)                                                                                       \
+    inline codes32 NAME(__global const uchar *p)                                                                       \
+    {                                                                                                                  \
+        ushort8 a = EIGHT_CODES(p, bits), b = EIGHT_CODES(p + (bits), bits);                                           \
+        ushort8 c = EIGHT_CODES(p + 2 * (bits), bits), d = EIGHT_CODES(p + 3 * (bits), bits);                          \
+        return (codes32){convert_uchar16((ushort16)(a, b)), convert_uchar16((ushort16)(c, d))};                        \
+    }
 
 inline codes32 nibbles(__global const uchar *p)
 {
@@ -348,12 +352,8 @@ inline void q2_0_scales(weight_row r, uint b, float *d, float *m)
     d[0] = d[1] = half_at(r.p + b * 18ul);
     m[0] = m[1] = -d[0];
 }
-inline codes32 q2_0_codes(weight_row r, uint b, uint s)
-{
-    ulong v = bytes8(r.p + b * 18ul + 2 + 8 * s);
-    return (codes32){as_uchar16((ulong2)(spread2(v & 0xffff), spread2(v >> 16 & 0xffff))),
-                     as_uchar16((ulong2)(spread2(v >> 32 & 0xffff), spread2(v >> 48)))};
-}
+STREAM_CODES(q2_0_stream, 2)
+#define q2_0_codes(r, b, s) q2_0_stream((r).p + (b) * 18ul + 2 + 8 * (s))
 #define FORMAT q2_0
 #define BLOCK 64
 #define GROUP_LEN 32
@@ -582,19 +582,18 @@ inline void tq2_0_scales(weight_row r, uint b, float *d, float *m)
 
 // ---- codebooks ----
 
-// Levels 0, 1, 2 of the iq2 grids are 8, 25, 43; of iq1's -1, 0, 1.
-inline uchar16 iq2_levels(ulong a, ulong b)
+inline uchar16 two_words(ulong a, ulong b)
 {
-    uchar16 l = as_uchar16((ulong2)(a, b));
-    return l * (uchar)17 + (l >> (uchar)1) + (uchar)8;
+    return as_uchar16((ulong2)(a, b));
 }
-inline uint seven_signs(uint s) // the eighth makes the number of negatives even
+inline uchar16 negated(uchar16 v, uchar16 mask)
 {
-    return s | (popcount(s) & 1) << 7;
+    return (v ^ mask) - mask;
 }
+// Signs of 16 elements, seven bits for eight.
+#define EVEN_SIGNS(r, a, b) two_words((r).tables[CLQ_EXPANDED_EVEN_SIGNS + (a)], (r).tables[CLQ_EXPANDED_EVEN_SIGNS + (b)])
 
 #ifdef ID_iq2_xxs
-__constant ushort iq2_xxs_grid[] = {CLQ_GRID_IQ2_XXS};
 inline void iq2_xxs_scales(weight_row r, uint b, float *d, float *m)
 {
     __global const uchar *p = r.p + b * 66ul;
@@ -604,11 +603,9 @@ inline void iq2_xxs_scales(weight_row r, uint b, float *d, float *m)
 inline codes32 iq2_xxs_codes(weight_row r, uint b, uint s)
 {
     ulong v = bytes8(r.p + b * 66ul + 2 + s * 8);
-    uint w = v >> 32;
-    uchar16 lo = iq2_levels(spread2(iq2_xxs_grid[v & 255]), spread2(iq2_xxs_grid[v >> 8 & 255]));
-    uchar16 hi = iq2_levels(spread2(iq2_xxs_grid[v >> 16 & 255]), spread2(iq2_xxs_grid[v >> 24 & 255]));
-    return (codes32){negate_where(lo, seven_signs(w & 127) | seven_signs(w >> 7 & 127) << 8),
-                     negate_where(hi, seven_signs(w >> 14 & 127) | seven_signs(w >> 21 & 127) << 8)};
+    __global const ulong *grid = r.tables + CLQ_EXPANDED_IQ2_XXS;
+    return (codes32){negated(two_words(grid[v & 255], grid[v >> 8 & 255]), EVEN_SIGNS(r, v >> 32 & 127, v >> 39 & 127)),
+                     negated(two_words(grid[v >> 16 & 255], grid[v >> 24 & 255]), EVEN_SIGNS(r, v >> 46 & 127, v >> 53 & 127))};
 }
 #define FORMAT iq2_xxs
 #define BLOCK 256
@@ -629,16 +626,13 @@ inline void nibble_scales(float v, ulong s, float *d)
 }
 
 #ifdef ID_iq2_xs
-__constant ushort iq2_xs_grid[] = {CLQ_GRID_IQ2_XS};
 #define iq2_xs_scales(r, b, d, m) (void)m, nibble_scales(0.25f * half_at((r).p + (b) * 74ul), bytes8((r).p + (b) * 74ul + 66), d)
 inline codes32 iq2_xs_codes(weight_row r, uint b, uint s)
 {
     ulong v = bytes8(r.p + b * 74ul + 2 + s * 8);
-    uint a = v & 0xffff, c = v >> 16 & 0xffff, e = v >> 32 & 0xffff, f = v >> 48;
-    uchar16 lo = iq2_levels(spread2(iq2_xs_grid[a & 511]), spread2(iq2_xs_grid[c & 511]));
-    uchar16 hi = iq2_levels(spread2(iq2_xs_grid[e & 511]), spread2(iq2_xs_grid[f & 511]));
-    return (codes32){negate_where(lo, seven_signs(a >> 9) | seven_signs(c >> 9) << 8),
-                     negate_where(hi, seven_signs(e >> 9) | seven_signs(f >> 9) << 8)};
+    __global const ulong *grid = r.tables + CLQ_EXPANDED_IQ2_XS;
+    return (codes32){negated(two_words(grid[v & 511], grid[v >> 16 & 511]), EVEN_SIGNS(r, v >> 9 & 127, v >> 25 & 127)),
+                     negated(two_words(grid[v >> 32 & 511], grid[v >> 48 & 511]), EVEN_SIGNS(r, v >> 41 & 127, v >> 57))};
 }
 #define FORMAT iq2_xs
 #define BLOCK 256
@@ -650,17 +644,15 @@ inline codes32 iq2_xs_codes(weight_row r, uint b, uint s)
 #endif
 
 #ifdef ID_iq2_s
-__constant ushort iq2_s_grid[] = {CLQ_GRID_IQ2_S};
 #define iq2_s_scales(r, b, d, m) (void)m, nibble_scales(0.25f * half_at((r).p + (b) * 82ul), bytes8((r).p + (b) * 82ul + 74), d)
 inline codes32 iq2_s_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 82ul;
+    __global const ulong *grid = r.tables + CLQ_EXPANDED_IQ2_S;
     uint v = bytes4(p + 2 + 4 * s), high = p[66 + s], signs = bytes4(p + 34 + 4 * s);
-    uchar16 lo = iq2_levels(spread2(iq2_s_grid[(v & 255) | (high & 3) << 8]),
-                            spread2(iq2_s_grid[(v >> 8 & 255) | (high >> 2 & 3) << 8]));
-    uchar16 hi = iq2_levels(spread2(iq2_s_grid[(v >> 16 & 255) | (high >> 4 & 3) << 8]),
-                            spread2(iq2_s_grid[v >> 24 | (high >> 6) << 8]));
-    return (codes32){negate_where(lo, signs & 0xffff), negate_where(hi, signs >> 16)};
+    uchar16 lo = two_words(grid[(v & 255) | (high & 3) << 8], grid[(v >> 8 & 255) | (high << 6 & 0x300)]);
+    uchar16 hi = two_words(grid[(v >> 16 & 255) | (high << 4 & 0x300)], grid[v >> 24 | (high << 2 & 0x300)]);
+    return (codes32){negated(lo, bit_mask(signs)), negated(hi, bit_mask(signs >> 16))};
 }
 #define FORMAT iq2_s
 #define BLOCK 256
@@ -672,29 +664,22 @@ inline codes32 iq2_s_codes(weight_row r, uint b, uint s)
 #endif
 
 #ifdef ID_iq3_xxs
-__constant ushort iq3_xxs_grid[] = {CLQ_GRID_IQ3_XXS};
 inline void iq3_xxs_scales(weight_row r, uint b, float *d, float *m)
 {
     __global const uchar *p = r.p + b * 98ul;
     float v = 0.5f * half_at(p);
     for (uint g = 0; g < 8; g++) d[g] = v * (0.5f + (float)(p[66 + 4 * g + 3] >> 4));
 }
-inline uchar16 iq3_xxs_levels(uint4 levels) // 4 + 8 l, the last is 62
-{
-    uchar16 l = as_uchar16(levels);
-    return l * (uchar)8 + (uchar)4 + (as_uchar16(l == (uchar)7) & (uchar)2);
-}
 inline codes32 iq3_xxs_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 98ul;
+    __global const uint *grid = (__global const uint *)(r.tables + CLQ_EXPANDED_IQ3_XXS);
     ulong v = bytes8(p + 2 + 8 * s);
     uint w = bytes4(p + 66 + 4 * s);
-#define POINT(i) spread3(iq3_xxs_grid[v >> 8 * i & 255])
-    uchar16 lo = iq3_xxs_levels((uint4)(POINT(0), POINT(1), POINT(2), POINT(3)));
-    uchar16 hi = iq3_xxs_levels((uint4)(POINT(4), POINT(5), POINT(6), POINT(7)));
-#undef POINT
-    return (codes32){negate_where(lo, seven_signs(w & 127) | seven_signs(w >> 7 & 127) << 8),
-                     negate_where(hi, seven_signs(w >> 14 & 127) | seven_signs(w >> 21 & 127) << 8)};
+    uchar16 lo = as_uchar16((uint4)(grid[v & 255], grid[v >> 8 & 255], grid[v >> 16 & 255], grid[v >> 24 & 255]));
+    uchar16 hi = as_uchar16((uint4)(grid[v >> 32 & 255], grid[v >> 40 & 255], grid[v >> 48 & 255], grid[v >> 56]));
+    return (codes32){negated(lo, EVEN_SIGNS(r, w & 127, w >> 7 & 127)),
+                     negated(hi, EVEN_SIGNS(r, w >> 14 & 127, w >> 21 & 127))};
 }
 #define FORMAT iq3_xxs
 #define BLOCK 256
@@ -706,7 +691,6 @@ inline codes32 iq3_xxs_codes(weight_row r, uint b, uint s)
 #endif
 
 #ifdef ID_iq3_s
-__constant ushort iq3_s_grid[] = {CLQ_GRID_IQ3_S};
 inline void iq3_s_scales(weight_row r, uint b, float *d, float *m)
 {
     __global const uchar *p = r.p + b * 110ul;
@@ -716,13 +700,14 @@ inline void iq3_s_scales(weight_row r, uint b, float *d, float *m)
 inline codes32 iq3_s_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 110ul;
+    __global const uint *grid = (__global const uint *)(r.tables + CLQ_EXPANDED_IQ3_S);
     ulong v = bytes8(p + 2 + 8 * s);
-    uint high = p[66 + s], signs = bytes4(p + 74 + 4 * s);
-#define POINT(i) spread3(iq3_s_grid[(v >> 8 * i & 255) | (high >> i & 1) << 8])
-    uchar16 lo = as_uchar16((uint4)(POINT(0), POINT(1), POINT(2), POINT(3))) * (uchar)2 + (uchar)1;
-    uchar16 hi = as_uchar16((uint4)(POINT(4), POINT(5), POINT(6), POINT(7))) * (uchar)2 + (uchar)1;
+    uint h = p[66 + s], signs = bytes4(p + 74 + 4 * s);
+#define POINT(i) grid[(v >> 8 * i & 255) | (h << (8 - i) & 256)]
+    uchar16 lo = as_uchar16((uint4)(POINT(0), POINT(1), POINT(2), POINT(3)));
+    uchar16 hi = as_uchar16((uint4)(POINT(4), POINT(5), POINT(6), POINT(7)));
 #undef POINT
-    return (codes32){negate_where(lo, signs & 0xffff), negate_where(hi, signs >> 16)};
+    return (codes32){negated(lo, bit_mask(signs)), negated(hi, bit_mask(signs >> 16))};
 }
 #define FORMAT iq3_s
 #define BLOCK 256
@@ -733,14 +718,12 @@ inline codes32 iq3_s_codes(weight_row r, uint b, uint s)
 #include "dot.cl"
 #endif
 
-// A grid value in {-1, 0, 1} plus or minus 1/8, in eighths. down: bit i is vector i's sign of the eighth.
+// Values in eighths, one more or less: bit i of down is vector i's sign of that.
 #if defined(ID_iq1_s) || defined(ID_iq1_m)
-__constant ushort iq1_grid[] = {CLQ_GRID_IQ1};
-inline uchar16 iq1_eighths(uint index0, uint index1, uint down0, uint down1)
+inline uchar16 iq1_eighths(weight_row r, uint index0, uint index1, uint down0, uint down1)
 {
-    uchar16 l = as_uchar16((ulong2)(spread2(iq1_grid[index0]), spread2(iq1_grid[index1])));
-    uchar16 shift = (uchar16)((uchar8)(uchar)(7 + 2 * down0), (uchar8)(uchar)(7 + 2 * down1));
-    return l * (uchar)8 - shift;
+    uchar16 shift = (uchar16)((uchar8)(uchar)(1 - 2 * down0), (uchar8)(uchar)(1 - 2 * down1));
+    return two_words(r.tables[CLQ_EXPANDED_IQ1 + index0], r.tables[CLQ_EXPANDED_IQ1 + index1]) + shift;
 }
 #endif
 
@@ -754,9 +737,9 @@ inline void iq1_s_scales(weight_row r, uint b, float *d, float *m)
 inline codes32 iq1_s_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 50ul;
-    uint v = bytes4(p + 2 + 4 * s), high = bytes2(p + 34 + 2 * s), down = high >> 15;
-    return (codes32){iq1_eighths((v & 255) | (high & 7) << 8, (v >> 8 & 255) | (high >> 3 & 7) << 8, down, down),
-                     iq1_eighths((v >> 16 & 255) | (high >> 6 & 7) << 8, v >> 24 | (high >> 9 & 7) << 8, down, down)};
+    uint v = bytes4(p + 2 + 4 * s), h = bytes2(p + 34 + 2 * s), down = h >> 15;
+    return (codes32){iq1_eighths(r, (v & 255) | (h << 8 & 0x700), (v >> 8 & 255) | (h << 5 & 0x700), down, down),
+                     iq1_eighths(r, (v >> 16 & 255) | (h << 2 & 0x700), v >> 24 | (h >> 1 & 0x700), down, down)};
 }
 #define FORMAT iq1_s
 #define BLOCK 256
@@ -779,11 +762,9 @@ inline void iq1_m_scales(weight_row r, uint b, float *d, float *m)
 inline codes32 iq1_m_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 56ul;
-    uint v = bytes4(p + 4 * s), high = bytes2(p + 32 + 2 * s);
-    return (codes32){iq1_eighths((v & 255) | (high & 7) << 8, (v >> 8 & 255) | (high >> 4 & 7) << 8, high >> 3 & 1,
-                                 high >> 7 & 1),
-                     iq1_eighths((v >> 16 & 255) | (high >> 8 & 7) << 8, v >> 24 | (high >> 12 & 7) << 8,
-                                 high >> 11 & 1, high >> 15)};
+    uint v = bytes4(p + 4 * s), h = bytes2(p + 32 + 2 * s);
+    return (codes32){iq1_eighths(r, (v & 255) | (h << 8 & 0x700), (v >> 8 & 255) | (h << 4 & 0x700), h >> 3 & 1, h >> 7 & 1),
+                     iq1_eighths(r, (v >> 16 & 255) | (h & 0x700), v >> 24 | (h >> 4 & 0x700), h >> 11 & 1, h >> 15)};
 }
 #define FORMAT iq1_m
 #define BLOCK 256
@@ -804,25 +785,6 @@ inline void int_scales(weight_row r, uint b, int zero, float *d, float *m)
     m[0] = -d[0] * (float)(zero + (r.zero_points ? r.zero_points[g] : 0));
 }
 
-// Codes in a dense bit stream: 32 of them are `bits` words.
-inline codes32 int_codes(__global const uchar *p, uint bits)
-{
-    __global const uint *w = (__global const uint *)p;
-    uchar c[32];
-    uint have = 0, next = 0;
-    ulong pool = 0;
-    for (uint i = 0; i < 32; i++) {
-        if (have < bits) {
-            pool |= (ulong)w[next++] << have;
-            have += 32;
-        }
-        c[i] = (uchar)(pool & ((1u << bits) - 1));
-        pool >>= bits;
-        have -= bits;
-    }
-    return (codes32){vload16(0, c), vload16(1, c)};
-}
-
 #ifdef ID_i8
 #define i8_scales(r, b, d, m) int_scales(r, b, 0, d, m)
 #define i8_codes(r, b, s) plain_bytes((r).p + (b) * 32ul)
@@ -832,61 +794,54 @@ inline codes32 int_codes(__global const uchar *p, uint bits)
 #include "dot.cl"
 #endif
 #ifdef ID_i2
-inline codes32 i2_codes_of(ulong v)
-{
-    return (codes32){as_uchar16((ulong2)(spread2(v & 0xffff), spread2(v >> 16 & 0xffff))),
-                     as_uchar16((ulong2)(spread2(v >> 32 & 0xffff), spread2(v >> 48)))};
-}
+STREAM_CODES(i2_stream, 2)
 #define i2_scales(r, b, d, m) int_scales(r, b, 2, d, m)
-#define i2_codes(r, b, s) i2_codes_of(bytes8((r).p + (b) * 8ul))
+#define i2_codes(r, b, s) i2_stream((r).p + (b) * 8ul)
 #define FORMAT i2
 #define INT_BITS 2
 #define SIGNED 0
 #include "dot.cl"
 #endif
 #ifdef ID_i3
+STREAM_CODES(i3_stream, 3)
 #define i3_scales(r, b, d, m) int_scales(r, b, 4, d, m)
-#define i3_codes(r, b, s) int_codes((r).p + (b) * 12ul, 3)
+#define i3_codes(r, b, s) i3_stream((r).p + (b) * 12ul)
 #define FORMAT i3
 #define INT_BITS 3
 #define SIGNED 0
 #include "dot.cl"
 #endif
 #ifdef ID_i4
-inline codes32 i4_codes_of(__global const uchar *p)
-{
-    uchar16 q = bytes16(p), low = q & (uchar)15, high = q >> (uchar)4;
-    return (codes32){(uchar16)(low.s0, high.s0, low.s1, high.s1, low.s2, high.s2, low.s3, high.s3, low.s4, high.s4,
-                               low.s5, high.s5, low.s6, high.s6, low.s7, high.s7),
-                     (uchar16)(low.s8, high.s8, low.s9, high.s9, low.sa, high.sa, low.sb, high.sb, low.sc, high.sc,
-                               low.sd, high.sd, low.se, high.se, low.sf, high.sf)};
-}
+STREAM_CODES(i4_stream, 4)
 #define i4_scales(r, b, d, m) int_scales(r, b, 8, d, m)
-#define i4_codes(r, b, s) i4_codes_of((r).p + (b) * 16ul)
+#define i4_codes(r, b, s) i4_stream((r).p + (b) * 16ul)
 #define FORMAT i4
 #define INT_BITS 4
 #define SIGNED 0
 #include "dot.cl"
 #endif
 #ifdef ID_i5
+STREAM_CODES(i5_stream, 5)
 #define i5_scales(r, b, d, m) int_scales(r, b, 16, d, m)
-#define i5_codes(r, b, s) int_codes((r).p + (b) * 20ul, 5)
+#define i5_codes(r, b, s) i5_stream((r).p + (b) * 20ul)
 #define FORMAT i5
 #define INT_BITS 5
 #define SIGNED 0
 #include "dot.cl"
 #endif
 #ifdef ID_i6
+STREAM_CODES(i6_stream, 6)
 #define i6_scales(r, b, d, m) int_scales(r, b, 32, d, m)
-#define i6_codes(r, b, s) int_codes((r).p + (b) * 24ul, 6)
+#define i6_codes(r, b, s) i6_stream((r).p + (b) * 24ul)
 #define FORMAT i6
 #define INT_BITS 6
 #define SIGNED 0
 #include "dot.cl"
 #endif
 #ifdef ID_i7
+STREAM_CODES(i7_stream, 7)
 #define i7_scales(r, b, d, m) int_scales(r, b, 64, d, m)
-#define i7_codes(r, b, s) int_codes((r).p + (b) * 28ul, 7)
+#define i7_codes(r, b, s) i7_stream((r).p + (b) * 28ul)
 #define FORMAT i7
 #define INT_BITS 7
 #define SIGNED 0

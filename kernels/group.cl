@@ -10,6 +10,7 @@ typedef struct {
     __global const uchar *weights;
     __global float *state;
     __global uchar *cache;
+    __global const ulong *tables;
     uint group, n_groups; // of the groups that share a step
 } place;
 

@@ -89,6 +89,7 @@ inline weight_row row_at(place at, __global const clq_step *s, ulong bytes, uint
     r.scales = 0;
     r.zero_points = 0;
     r.per_scale = 1;
+    r.tables = at.tables;
     if (s->bits) {
         ulong first = s->groups ? (ulong)row * s->groups : 0;
         r.scales = (__global const float *)(at.weights + s->scales) + first;

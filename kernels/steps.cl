@@ -55,12 +55,12 @@ inline bool meet(__global uint *arrived, __global uint *failed, uint target, uin
 // the groups give up waiting for each other, and sync[0] is set.
 __kernel GROUP void run_steps(__global const clq_step *restrict steps, uint first, uint count,
                               __global const uchar *weights, __global float *state, __global uchar *cache,
-                              __global uint *sync, uint counter, uint spins)
+                              __global const ulong *tables, __global uint *sync, uint counter, uint spins)
 {
 #if WG
     __local float near[NEAR_FLOATS];
 #endif
-    place at = {weights, state, cache, get_group_id(0), get_num_groups(0)};
+    place at = {weights, state, cache, tables, get_group_id(0), get_num_groups(0)};
 #if TOGETHER
     uint met = 0;
     for (uint i = first; i < first + count; i++) {

@@ -141,9 +141,14 @@ static void check_form(const char *form)
         n_failed++;
         return;
     }
-    // One program for all formats.
+    if (n_passed + n_failed == 0) {
+        clq_device_info info;
+        clq_device_describe(d, &info);
+        printf("device: %s\n", info.name);
+    }
     static const char *const ints[] = {"i2", "i3_g32", "i4", "i4_g64", "i4_asym_g32", "i5_asym", "i6_g128", "i7_asym", "i8",
                                        "i8_asym_g32", "i8_asym_tensor"};
+    // One program for all formats.
     const char *names[CLQ_FORMAT_COUNT + sizeof ints / sizeof *ints];
     clq_type types[CLQ_FORMAT_COUNT + sizeof ints / sizeof *ints];
     uint32_t n = 0;

@@ -561,6 +561,7 @@ static void malformed(void **state)
         {.key = "general.architecture", .value = -1, .says = "'general.architecture' is missing"},
         {.key = "general.architecture", .text = "mamba", .says = "'mamba' cannot be run"},
         {.key = "llama.block_count", .value = -1, .says = "'llama.block_count' is missing"},
+        {.key = "llama.block_count", .value = 2, .says = "'blk.2.attn_k.weight' has no place"},
         {.key = "llama.block_count", .value = 0, .says = "'llama.block_count' is 0"},
         {.key = "llama.block_count", .value = 4, .says = "'blk.3.attn_norm.weight' is missing"},
         {.key = "llama.block_count", .value = 4000000000, .says = "'llama.block_count'"},
@@ -600,7 +601,7 @@ static void malformed(void **state)
         if (!edits[i].says) {
             assert_int_equal(st, CLQ_OK);
         } else {
-            if (st != CLQ_BAD_INPUT) fail_msg("edit %zu: status %d '%s', expected: %s", i, st, b.err.text, edits[i].says);
+            if (st != CLQ_BAD_INPUT) fail_msg("edit %zu: status %d '%s', not: %s", i, st, b.err.text, edits[i].says);
             if (!strstr(b.err.text, edits[i].says)) fail_msg("'%s' is not in: %s", edits[i].says, b.err.text);
             assert_null(b.model);
         }
@@ -624,6 +625,8 @@ static void malformed_others(void **state)
         {"llama", moe_rows, {.reshaped = "blk.0.ffn_up_exps.weight", .says = "'blk.0.ffn_up_exps.weight' has"}},
         {"llama", moe_rows, {.key = "llama.expert_used_count", .value = 6, .says = "there are 5 experts"}},
         {"llama", moe_rows, {.key = "llama.expert_count", .value = -1, .says = "ffn_gate.weight"}},
+        {"qwen3", llama_rows, {.says = "attn_q_norm.weight' is missing"}},
+        {"gemma2", llama_rows, {.says = "post_attention_norm.weight' is missing"}},
         {"llama", moe_rows, {.key = "llama.expert_shared_feed_forward_length", .value = 7, .says = "shared experts"}},
     };
     char path[256];

@@ -189,7 +189,8 @@ static void test_malformed(void **state)
     kvs = kvs_named("bpe gpt-2");
     clq_kv_remove(&kvs, "tokenizer.ggml.merges");
     refuses(&kvs, "merges");
-    static const char *const merges[] = {"nospace", "", " ", "a ", " a", "a nosuchtoken", "nosuchtoken a", "a \x01", "€ €"};
+    static const char *const merges[] = {"nospace",       "",       " ",  "a ", " a", "a nosuchtoken",
+                                         "nosuchtoken a", "a \x01", "€ €"};
     for (size_t i = 0; i < sizeof merges / sizeof *merges; i++) {
         kvs = kvs_named("bpe gpt-2");
         set_strings(&kvs, "tokenizer.ggml.merges", merges[i], strlen(merges[i]));
@@ -307,9 +308,11 @@ static void test_long_runs(void **state)
 {
     (void)state;
     enum { N = 300000 };
-    static const char *const names[] = {"bpe gpt-2", "bpe tekken", "bpe deepseek-llm", "bpe deepseek-coder", "bpe falcon",
-                                        "bpe bloom", "bpe qwen2", "spm", "unigram", "wordpiece"};
-    static const char *const units[] = {"a", " ", "A", "1", "\xff", "\xcc\x81", "\xe4\xb8\xad", "\n", "ab", " \xe4\xb8\xad", "'"};
+    static const char *const names[] = {"bpe gpt-2",  "bpe tekken", "bpe deepseek-llm", "bpe deepseek-coder",
+                                        "bpe falcon", "bpe bloom",  "bpe qwen2",        "spm",
+                                        "unigram",    "wordpiece"};
+    static const char *const units[] = {
+        "a", " ", "A", "1", "\xff", "\xcc\x81", "\xe4\xb8\xad", "\n", "ab", " \xe4\xb8\xad", "'"};
     char *text = malloc(N);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         clq_tokenizer *t = create(names[i]);
@@ -435,7 +438,8 @@ static void check_chat(const char *template, const char *name, bool add, const c
     clq_tokenizer *t;
     clq_error err;
     clq_buf out = {0};
-    const clq_chat_message messages[] = {{"system", " Be kind. "}, {"user", "Hi"}, {"assistant", " Hello "}, {"user", "Why?"}};
+    const clq_chat_message messages[] = {
+        {"system", " Be kind. "}, {"user", "Hi"}, {"assistant", " Hello "}, {"user", "Why?"}};
     if (template) clq_kv_set_string(&kvs, "tokenizer.chat_template", template, strlen(template));
     assert_int_equal(clq_tokenizer_create(&kvs, &t, &err), CLQ_OK);
     clq_status st = clq_chat_format(t, name, messages, 4, add, &out, &err);
@@ -452,23 +456,59 @@ static void check_chat(const char *template, const char *name, bool add, const c
 static void test_chat(void **state)
 {
     (void)state;
-    static const char chatml[] = "<|im_start|>system\n Be kind. <|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-                                 " Hello <|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n";
+    static const char chatml[] =
+        "<|im_start|>system\n Be kind. <|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+        " Hello <|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n";
     check_chat("{% for m in messages %}{{'<|im_start|>' + m['role']}}", NULL, true, chatml);
     check_chat("chatml", NULL, true, chatml);
     check_chat(NULL, "chatml", true, chatml);
     check_chat(NULL, "gemma", true,
                "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
                "<start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n");
-    check_chat(NULL, "llama3", false,
-               "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi"
-               "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>user"
-               "<|end_header_id|>\n\nWhy?<|eot_id|>");
-    check_chat(NULL, "llama2-sys", true, "[INST] <<SYS>>\n Be kind. \n<</SYS>>\n\nHi [/INST] Hello </s>[INST] Why? [/INST]");
+    check_chat(
+        NULL, "llama3", false,
+        "<|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi"
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>user"
+        "<|end_header_id|>\n\nWhy?<|eot_id|>");
+    check_chat(NULL, "llama2-sys", true,
+               "[INST] <<SYS>>\n Be kind. \n<</SYS>>\n\nHi [/INST] Hello </s>[INST] Why? [/INST]");
     check_chat(NULL, "mistral-v3", true, "[INST]  Be kind. \n\nHi[/INST] Hello</s>[INST] Why?[/INST]");
     check_chat("{{ 'something else' }}", NULL, true, NULL);
     check_chat(NULL, NULL, true, NULL);
     check_chat(NULL, "nosuch", true, NULL);
+}
+
+// As a built-in name, and as the model's own template.
+static void test_golden_chats(void **state)
+{
+    (void)state;
+    size_t i, k;
+    json_t *row, *message;
+    assert_true(json_array_size(json_object_get(golden, "chats")) > 100);
+    json_array_foreach(json_object_get(golden, "chats"), i, row)
+    {
+        const char *template = json_string_value(json_array_get(row, 0));
+        const char *want = json_string_value(json_array_get(row, 3));
+        json_t *chat = json_array_get(json_object_get(golden, "conversations"),
+                                      (size_t)json_integer_value(json_array_get(row, 1)));
+        clq_chat_message messages[8];
+        json_array_foreach(chat, k, message) messages[k] = (clq_chat_message){
+            json_string_value(json_array_get(message, 0)), json_string_value(json_array_get(message, 1))};
+        clq_gguf_kvs kvs = kvs_named("spm");
+        clq_tokenizer *t;
+        clq_error err;
+        clq_buf out = {0};
+        clq_kv_set_string(&kvs, "tokenizer.chat_template", template, strlen(template));
+        assert_int_equal(clq_tokenizer_create(&kvs, &t, &err), CLQ_OK);
+        clq_status st = clq_chat_format(t, NULL, messages, (uint32_t)json_array_size(chat),
+                                        json_is_true(json_array_get(row, 2)), &out, &err);
+        assert_int_equal(st, want ? CLQ_OK : CLQ_BAD_INPUT);
+        clq_buf_zeros(&out, 1);
+        if (want && strcmp(out.data, want) != 0) fail_msg("%s, %zu: '%s', not '%s'", template, i, out.data, want);
+        clq_buf_free(&out);
+        clq_tokenizer_free(t);
+        clq_kvs_free(&kvs);
+    }
 }
 
 int main(void)
@@ -484,7 +524,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden), cmocka_unit_test(test_malformed), cmocka_unit_test(test_incomplete),
         cmocka_unit_test(test_long_runs), cmocka_unit_test(test_cache), cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_hf), cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_hf), cmocka_unit_test(test_chat), cmocka_unit_test(test_golden_chats),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     json_decref(golden);

@@ -11,7 +11,8 @@
 #include "cli/model.h"
 
 enum { ONLY = 1 };
-static const struct option options[] = {{"only", required_argument, NULL, ONLY}, CLQ_MODEL_OPTIONS, {0}};
+static const struct option options[] = {{"only", required_argument, NULL, ONLY}, {"products", no_argument, NULL, ONLY},
+                                        CLQ_MODEL_OPTIONS, {0}};
 static const char short_options[] = "p:n:r:";
 
 typedef struct {

@@ -25,6 +25,7 @@ int clq_cmd_generate(int argc, char **argv);
 int clq_cmd_embed(int argc, char **argv);
 int clq_cmd_tokenize(int argc, char **argv);
 int clq_cmd_bench(int argc, char **argv);
+int clq_cmd_tune(int argc, char **argv);
 
 // Prints "clquant: text" to standard error and returns the exit code.
 int clq_report(const clq_error *err);

@@ -16,7 +16,8 @@
 enum { ROWS = 8192, COLS = 4096, ROUNDS = 5, REF_ROWS = 64 };
 
 static const struct option options[] = {{"json", no_argument, NULL, 'j'},        {"only", required_argument, NULL, 'o'},
-                                        {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 'n'}, {0}};
+                                        {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 'n'},
+                                        {"products", no_argument, NULL, 'p'}, {0}};
 
 static const char *const integer_names[] = {"i8", "i8_tensor", "i8_asym", "i4", "i4_g128", "i4_asym_g128", "i4_g32",
                                             "i2_g64", "i3_g64", "i5_g64", "i6_g64", "i7_g64"};
@@ -96,13 +97,15 @@ static uint16_t *make_input(void)
 
 static int bench_encoders(int argc, char **argv)
 {
-    bool json = false;
+    bool json = false, products = false;
     const char *only = NULL, *selector = NULL;
     clq_device_options o = {.work_group_form = -1, .hooks = clq_cli_hooks(false)};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == 'j')
             json = true;
+        else if (c == 'p')
+            products = true;
         else if (c == 'o')
             only = optarg;
         else if (c == 'd')
@@ -119,6 +122,15 @@ static int bench_encoders(int argc, char **argv)
     if (selector && !*selector) return clq_usage_error("--device wants an index, a part of a name, cpu, gpu or ref");
     clq_device *device;
     if (clq_device_open(selector, &o, &device, &err) != CLQ_OK) return clq_report(&err);
+    if (products) {
+        const char *names[CLQ_FORMAT_COUNT + N_INTEGERS];
+        uint32_t n = 0;
+        for (const char *t; !only && (t = type_at(n)); n++) names[n] = t;
+        if (only) names[n++] = only;
+        int code = clq_bench_products(device, names, n, json);
+        clq_device_close(device);
+        return code;
+    }
     clq_device_info info;
     clq_device_describe(device, &info);
     double copy = device->ops->copy_rate(device);

@@ -115,11 +115,11 @@ static const char embed_usage[] =
     "  --activations f32|int8   as in perplexity; default f32\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char bench_usage[] =
-    "[--only NAME] [--device D] [--threads N] [--json]\n"
+    "[--products] [--only NAME] [--device D] [--threads N] [--json]\n"
     "       MODEL [-p N] [-n N] [-r N]\n"
     "\n"
-    "  Without MODEL: the encoders. With it, tokens a second of a prompt and of generation, the median\n"
-    "  of repetitions.\n"
+    "  Without MODEL: the encoders, or with --products the products of a forward pass. With it: tokens a\n"
+    "  second of a prompt and of generation, the median of repetitions.\n"
     "\n"
     "  -p N                     tokens of the prompt; default 512; 0: none\n"
     "  -n N                     tokens to generate; default 128; 0: none\n"
@@ -149,7 +149,11 @@ static const clq_command commands[] = {
      "  --special        with the tokens that the model wants around a text; with --ids: show them\n"
      "  --parse-special  control tokens that stand in the text (<|im_end|> ...) are tokens\n"
      "  --ids IDS        numbers with commas or spaces between them: print their text"},
-    {"bench", clq_cmd_bench, "measure the encoders, or a model's speed", bench_usage},
+    {"bench", clq_cmd_bench, "measure encoders, products, or a model's speed", bench_usage},
+    {"tune", clq_cmd_tune, "choose how a device runs models",
+     "[--device D] [--threads N] [--json]\n\n"
+     "  Times the forms of the kernels on the device, and stores the best in the cache folder, for this\n"
+     "  device and driver. Without it the choice goes by the device's kind."},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -102,8 +102,10 @@ struct clq_lane {
 };
 
 clq_status clq_ref_open(const clq_device_options *options, clq_device **device, clq_error *err);
-clq_status clq_opencl_open(const char *selector, const clq_device_options *options, clq_device **device,
-                           clq_error *err);
+// tuning (device/tune.h): NULL: what is stored for the device.
+struct clq_tuning;
+clq_status clq_opencl_open(const char *selector, const clq_device_options *options, const struct clq_tuning *tuning,
+                           clq_device **device, clq_error *err);
 // The reference's work on one tile, into the arrays of `r` (not const here). Used by ref.c and where
 // a kernel failed its self-test.
 typedef struct clq_ref_arrays {

@@ -208,7 +208,9 @@ static void set_form(clq_opencl *d)
     const char *discrete = getenv("CLQ_TEST_DISCRETE"); // treat memory as the device's own
     size_t most = 0;
     GET(d->id, CL_DEVICE_MAX_WORK_GROUP_SIZE, most);
-    d->work_groups = o->work_group_form >= 0 ? o->work_group_form : !d->base.info.is_cpu;
+    d->work_groups = o->work_group_form >= 0         ? o->work_group_form
+                     : d->tuning.work_groups >= 0 ? d->tuning.work_groups
+                                                  : !d->base.info.is_cpu;
     if (most < CLQ_UNITS) d->work_groups = false;
     d->lanes = o->lanes ? o->lanes : d->base.info.is_cpu ? 8 : 4;
     d->search_lanes = o->lanes ? o->lanes : d->base.info.is_cpu ? 16 : 4;
@@ -218,7 +220,8 @@ static void set_form(clq_opencl *d)
         d->base.info.max_allocation = o->max_allocation;
 }
 
-clq_status clq_opencl_open(const char *selector, const clq_device_options *options, clq_device **device, clq_error *err)
+clq_status clq_opencl_open(const char *selector, const clq_device_options *options, const clq_tuning *tuning,
+                           clq_device **device, clq_error *err)
 {
     *device = NULL;
     if (options && options->threads) { // PoCL reads it when it starts; a value that the user set stays
@@ -243,8 +246,9 @@ clq_status clq_opencl_open(const char *selector, const clq_device_options *optio
     d->base.threads = d->base.options.threads ? d->base.options.threads : clq_threads_allowed();
     d->platform = list[chosen].platform;
     d->id = list[chosen].id;
-    set_form(d);
     set_cache_dir(d);
+    d->tuning = tuning ? *tuning : clq_tuning_load(d);
+    set_form(d);
     clq_status st = make_queues(d, err);
     if (st != CLQ_OK) {
         opencl_close(&d->base);

@@ -7,6 +7,7 @@
 #include <CL/cl.h>
 
 #include "device/device.h"
+#include "device/tune.h"
 
 enum { CLQ_UNITS = 64 };        // kernels/common.cl: UNITS
 enum { CLQ_MAX_KERNELS = 8 };   // a program
@@ -38,10 +39,14 @@ typedef struct clq_family {
 // What forward passes need (steps.c).
 typedef struct clq_steps {
     clq_memory *buffer, *sync; // steps under way; a flag, then counters of groups that wait
+    clq_memory *tables;        // clq_grids_expand
     uint32_t n_steps, counter;
     bool together;             // one launch runs many steps
     bool pending;              // something was started and not waited for
     bool use_reference;        // the self-test failed
+    bool use_blas;             // CLBlast makes dense products
+    cl_mem blas_rows;          // its input
+    uint64_t blas_bytes;
     bool keys[CLQ_FORMAT_COUNT + 9]; // formats of the program; integer types by their bits behind
     clq_kernel *kernels[CLQ_STEP_KINDS + 1]; // wg form: one for each kind, else [0]
 } clq_steps;
@@ -62,6 +67,7 @@ typedef struct clq_opencl {
     clq_program *programs;
     clq_family *families;
     uint32_t n_families;
+    clq_tuning tuning;
     clq_steps steps;
     cl_mem tables[CLQ_FORMAT_COUNT]; // of formats that have one, once it was needed
 } clq_opencl;
@@ -105,6 +111,15 @@ clq_status clq_cl_steps_run(clq_device *d, const clq_step *steps, uint32_t n_ste
                             clq_memory *state, clq_memory *cache, clq_error *err);
 clq_status clq_cl_steps_wait(clq_device *d, clq_error *err);
 void clq_steps_close(clq_opencl *d);
+
+// tune.c: what was stored for the device.
+clq_tuning clq_tuning_load(const clq_opencl *d);
+
+// blas.c: LINEAR steps with float32 weights and many tokens.
+void clq_blas_open(clq_opencl *d);
+bool clq_blas_takes(const clq_opencl *d, const clq_step *s);
+clq_status clq_blas_linear(clq_opencl *d, const clq_step *s, cl_mem weights, cl_mem state, clq_error *err);
+void clq_blas_close(clq_opencl *d);
 
 // selftest.c: tests the tile's family on first use; whether the reference stands in for its kernels.
 clq_status clq_family_get(clq_opencl *d, const clq_tile *tile, bool *use_reference, clq_error *err);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "device/opencl.h"
+#include "format/codebook.h"
 #include "ops/steps.h"
 
 enum {
@@ -236,7 +237,7 @@ static clq_status launch(clq_opencl *d, const clq_step *step, uint32_t first, ui
     cl_uint from = first, n = count, counter = ++s->counter;
     clq_arg args[] = {CLQ_ARG(memory_of(s->buffer)->mem), CLQ_ARG(from), CLQ_ARG(n), CLQ_ARG(memory_of(weights)->mem),
                       CLQ_ARG(memory_of(state)->mem), cache ? CLQ_ARG(memory_of(cache)->mem) : CLQ_ARG(none),
-                      CLQ_ARG(memory_of(s->sync)->mem), CLQ_ARG(counter), CLQ_ARG(spins)};
+                      CLQ_ARG(memory_of(s->tables)->mem), CLQ_ARG(memory_of(s->sync)->mem), CLQ_ARG(counter), CLQ_ARG(spins)};
     s->pending = true;
     return clq_launch(d, kernel, n_groups, args, sizeof args / sizeof *args, NULL, err);
 }
@@ -277,8 +278,13 @@ static clq_status run(clq_opencl *d, const clq_step *steps, uint32_t n, cl_uint 
     uint32_t first = s->n_steps;
     CLQ_TRY(put_steps(d, steps, n, err));
     if (s->together) return launch(d, steps, first, n, d->base.threads, spins, weights, state, cache, err);
-    for (uint32_t i = 0; i < n; i++)
-        CLQ_TRY(launch(d, &steps[i], first + i, 1, groups_for(d, &steps[i]), spins, weights, state, cache, err));
+    for (uint32_t i = 0; i < n; i++) {
+        if (clq_blas_takes(d, &steps[i]))
+            CLQ_TRY(clq_blas_linear(d, &steps[i], memory_of(weights)->mem, memory_of(state)->mem, err));
+        else
+            CLQ_TRY(launch(d, &steps[i], first + i, 1, groups_for(d, &steps[i]), spins, weights, state, cache, err));
+    }
+    s->pending = true;
     return CLQ_OK;
 }
 
@@ -295,12 +301,17 @@ static bool groups_meet(clq_opencl *d)
 static clq_status prepare(clq_opencl *d, clq_error *err)
 {
     clq_steps *s = &d->steps;
+    uint8_t tables[CLQ_EXPANDED_WORDS * 8];
     if (s->buffer) return CLQ_OK;
     CLQ_TRY(clq_cl_memory_create(&d->base, MAX_STEPS * sizeof(clq_step), &s->buffer, err));
     CLQ_TRY(clq_cl_memory_create(&d->base, COUNTERS * sizeof(cl_uint), &s->sync, err));
+    CLQ_TRY(clq_cl_memory_create(&d->base, sizeof tables, &s->tables, err));
+    clq_grids_expand(tables);
+    CLQ_TRY(clq_cl_memory_write(s->tables, 0, tables, sizeof tables, err));
     const char *wish = getenv("CLQ_TOGETHER");
-    s->together = !d->work_groups && memory_of(s->sync)->host && d->base.threads <= d->base.info.compute_units &&
-                  !(wish && *wish == '0');
+    clq_blas_open(d);
+    s->together = !d->work_groups && !s->use_blas && memory_of(s->sync)->host && d->base.threads <= d->base.info.compute_units &&
+                  (wish && *wish ? *wish != '0' : d->tuning.together != 0);
     if (s->together && !groups_meet(d)) {
         s->together = false;
         memset(s->kernels, 0, sizeof s->kernels);
@@ -362,7 +373,9 @@ clq_status clq_cl_steps_prepare(clq_device *device, const clq_type *types, uint3
 
 void clq_steps_close(clq_opencl *d)
 {
+    clq_blas_close(d);
     clq_cl_memory_free(d->steps.buffer);
     clq_cl_memory_free(d->steps.sync);
-    d->steps.buffer = d->steps.sync = NULL;
+    clq_cl_memory_free(d->steps.tables);
+    d->steps.buffer = d->steps.sync = d->steps.tables = NULL;
 }

@@ -248,7 +248,7 @@ clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool
         uint32_t group = types[i].granularity == CLQ_PER_GROUP && types[i].format == CLQ_INT ? types[i].group_size : 32;
         uint32_t int8_mode = clq_step_int8_mode(types[i].format);
         for (uint32_t k = 0; k < 3; k++) { // floats and integers at one token, then many tokens
-            clq_linear_case c = {.type = types[i], .rows = 7, .cols = block >= 256 ? 512 : group > 192 ? group : 192,
+            clq_linear_case c = {.type = types[i], .rows = 7, .cols = block >= 256 ? 512 : block == 128 ? 384 : (192 + group - 1) / group * group,
                                  .tokens = k == 2 ? 9 : 1, .mode = k == 1 ? int8_mode : CLQ_MODE_F32, .bias = true};
             CLQ_TRY(clq_linear_compare(d, &c, &worst, err));
             if (!(worst <= 1)) return CLQ_OK;

@@ -15,8 +15,8 @@ clq_status clq_device_open(const char *selector, const clq_device_options *optio
 {
     *device = NULL;
     if (selector && strcasecmp(selector, "ref") == 0) return clq_ref_open(options, device, err);
-    if (selector) return clq_opencl_open(selector, options, device, err);
-    if (clq_opencl_open(NULL, options, device, NULL) == CLQ_OK) return CLQ_OK;
+    if (selector) return clq_opencl_open(selector, options, NULL, device, err);
+    if (clq_opencl_open(NULL, options, NULL, device, NULL) == CLQ_OK) return CLQ_OK;
     if (options) clq_warn(options->hooks, "no OpenCL device was found: the C references are used, on the CPU");
     return clq_ref_open(options, device, err);
 }

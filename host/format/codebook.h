@@ -31,6 +31,9 @@ typedef struct clq_grid {
 // Made when first asked for; from any thread.
 const clq_grid *clq_grid_get(clq_grid_id id);
 
+// Fills CLQ_EXPANDED_WORDS * 8 bytes (clquant_steps.h) for kernels that decode.
+void clq_grids_expand(uint8_t *bytes);
+
 // The candidates of an off-grid vector's map entry, and how many (repeated ones included).
 static inline const uint16_t *clq_grid_candidates(const clq_grid *g, uint32_t entry, uint32_t *n)
 {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "clquant_grids.h"
+#include "clquant_steps.h"
 #include "format/codebook.h"
 
 static const uint16_t iq3_xxs_points[] = {CLQ_GRID_IQ3_XXS};
@@ -105,4 +106,27 @@ const clq_grid *clq_grid_get(clq_grid_id id)
     if (!grids[id].map) make_table(&grids[id]);
     pthread_mutex_unlock(&lock);
     return &grids[id];
+}
+
+void clq_grids_expand(uint8_t *bytes)
+{
+    static const struct {
+        clq_grid_id id;
+        uint32_t at;
+        int factor;
+    } rows[] = {{CLQ_GRID_ID_IQ2_XXS, CLQ_EXPANDED_IQ2_XXS, 1}, {CLQ_GRID_ID_IQ2_XS, CLQ_EXPANDED_IQ2_XS, 1},
+                {CLQ_GRID_ID_IQ2_S, CLQ_EXPANDED_IQ2_S, 1},     {CLQ_GRID_ID_IQ1, CLQ_EXPANDED_IQ1, 8},
+                {CLQ_GRID_ID_IQ3_XXS, CLQ_EXPANDED_IQ3_XXS, 1}, {CLQ_GRID_ID_IQ3_S, CLQ_EXPANDED_IQ3_S, 1}};
+    for (uint32_t s = 0; s < 128; s++)
+        for (uint32_t i = 0; i < 8; i++) {
+            uint32_t signs = s | (uint32_t)(__builtin_popcount(s) & 1) << 7;
+            bytes[CLQ_EXPANDED_EVEN_SIGNS * 8 + s * 8 + i] = signs >> i & 1 ? 255 : 0;
+        }
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        const clq_grid *g = &grids[rows[r].id];
+        for (uint32_t p = 0; p < g->n_points; p++)
+            for (uint32_t i = 0; i < g->dims; i++)
+                bytes[rows[r].at * 8 + p * g->dims + i] =
+                    (uint8_t)(g->levels[clq_grid_level(g, g->points[p], i)] * rows[r].factor);
+    }
 }

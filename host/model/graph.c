@@ -44,7 +44,9 @@ static uint64_t prep_bound(uint64_t tokens, uint64_t cols, uint32_t mode, bool r
 bool clq_state_plan(const clq_net *n, uint32_t batch, unsigned modes, clq_state *s)
 {
     *s = (clq_state){.batch = batch};
-    s->logit_rows = batch < CLQ_MAX_LOGIT_ROWS ? batch : CLQ_MAX_LOGIT_ROWS;
+    uint32_t rows = CLQ_LOGITS / n->vocab / 16 * 16;
+    rows = rows < CLQ_MIN_LOGIT_ROWS ? CLQ_MIN_LOGIT_ROWS : rows > CLQ_MAX_LOGIT_ROWS ? CLQ_MAX_LOGIT_ROWS : rows;
+    s->logit_rows = batch < rows ? batch : rows;
     uint64_t q = (uint64_t)n->heads * n->head_dim, kv = (uint64_t)n->kv_heads * n->head_dim;
     bool fused = n->features & CLQ_HAS_FUSED_QKV, fused_gate = n->features & CLQ_HAS_FUSED_GATE;
     bool experts = n->features & CLQ_HAS_EXPERTS, shared = n->features & CLQ_HAS_SHARED_EXPERT;
@@ -61,7 +63,8 @@ bool clq_state_plan(const clq_net *n, uint32_t batch, unsigned modes, clq_state 
          take(s, ffn_rows, fused_gate ? 0 : ffn, &s->up) && take(s, ffn_rows, ffn, &s->act);
     for (uint32_t mode = 0; mode < CLQ_N_MODES; mode++) {
         if (!(modes & 1u << mode)) continue;
-        uint64_t most = max_u64(n->embd, max_u64(q, experts ? 0 : ffn)), n_floats = prep_bound(batch, most, mode, false);
+        uint64_t most = max_u64(n->embd, max_u64(q, experts ? 0 : ffn));
+        uint64_t n_floats = prep_bound(batch, most, mode, false);
         if (experts) n_floats = max_u64(n_floats, prep_bound(s->expert_rows, max_u64(n->embd, ffn), mode, true));
         ok = ok && take(s, n_floats, 1, &s->prep[mode]);
     }

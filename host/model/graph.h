@@ -7,7 +7,9 @@
 #include "model/weights.h"
 #include "ops/steps.h"
 
-enum { CLQ_N_MODES = CLQ_MODE_Q8_TOKEN + 1, CLQ_MAX_LOGIT_ROWS = 32 };
+enum { CLQ_N_MODES = CLQ_MODE_Q8_TOKEN + 1 };
+// Rows of logits that are made at a time: as many as so many floats hold, within bounds.
+enum { CLQ_LOGITS = 1 << 23, CLQ_MIN_LOGIT_ROWS = 16, CLQ_MAX_LOGIT_ROWS = 128 };
 
 // Places in the state, in floats, for at most `batch` tokens. Rows are contiguous.
 typedef struct clq_state {

@@ -14,7 +14,7 @@ enum { GATED = CLQ_HAS_DENSE | CLQ_HAS_GATE };
 
 static const clq_net_kind kinds[] = {
     {.name = "llama", .features = CLQ_HAS_PRE_NORMS | GATED, .may_have_experts = true, .normalized_experts = true,
-     .rope_factors = true},
+     .rope_factors = CLQ_FACTORS_BY_SCALING},
     {.name = "qwen2", .features = CLQ_HAS_PRE_NORMS | GATED, .neox = true},
     {.name = "qwen3", .features = CLQ_HAS_PRE_NORMS | CLQ_HAS_QK_NORMS | GATED, .neox = true},
     {.name = "qwen2moe", .features = CLQ_HAS_PRE_NORMS | CLQ_HAS_EXPERTS | CLQ_HAS_SHARED_EXPERT, .neox = true},
@@ -27,7 +27,7 @@ static const clq_net_kind kinds[] = {
      .scaled_embed = true, .act = CLQ_ACT_GELU_TANH, .window_pattern = 6, .reads_final_softcap = true,
      .scaled_by_width = 62},
     {.name = "phi3", .features = CLQ_HAS_PRE_NORMS | CLQ_HAS_DENSE | CLQ_HAS_FUSED_GATE, .neox = true,
-     .rope_factors = true},
+     .rope_factors = CLQ_FACTORS_BY_LENGTH},
     {.name = "bert", .features = CLQ_HAS_BERT | CLQ_HAS_DENSE | CLQ_HAS_PLAIN_UP, .no_rope = true, .layer_norm = true,
      .is_encoder = true, .act = CLQ_ACT_GELU},
 };
@@ -126,7 +126,7 @@ static clq_status find_kind(const clq_view *view, const clq_net_kind **kind, clq
 static clq_status read_heads(const reader *r)
 {
     clq_net *n = r->net;
-    uint32_t value_dim, vocabulary_rows;
+    uint32_t value_dim;
     CLQ_TRY(read_u32(r, "attention.head_count", 1, 0, &n->heads));
     CLQ_TRY(read_u32(r, "attention.head_count_kv", 1, n->heads, &n->kv_heads));
     if (n->heads % n->kv_heads)
@@ -141,15 +141,15 @@ static clq_status read_heads(const reader *r)
                         "are not supported",
                         n->kind->name, value_dim, n->head_dim);
     if ((uint64_t)n->head_dim * (n->heads + 2ull * n->kv_heads) > INT32_MAX)
-        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.attention.head_count': %u heads of %u elements are too many",
+        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.attention.head_count': %u heads of %u elements are too "
+                        "many",
                         n->kind->name, n->heads, n->head_dim);
     const clq_view_tensor *t = clq_view_find(r->view, "token_embd.weight");
     if (!t) return clq_fail(r->err, CLQ_BAD_INPUT, "tensor 'token_embd.weight' is missing");
     if (t->n_dims != 2 || t->dims[1] != n->embd || t->dims[0] == 0 || t->dims[0] > INT32_MAX)
         return clq_fail(r->err, CLQ_BAD_INPUT, "tensor 'token_embd.weight' must have the shape [vocabulary, %u]",
                         n->embd);
-    vocabulary_rows = (uint32_t)t->dims[0];
-    n->vocab = vocabulary_rows;
+    n->vocab = (uint32_t)t->dims[0];
     return CLQ_OK;
 }
 
@@ -248,11 +248,6 @@ static clq_status read_numbers(const reader *r)
     n->embed_scale = n->kind->scaled_embed ? sqrtf((float)n->embd) : 1;
     uint32_t divisor = n->layers == n->kind->scaled_by_width ? n->embd / n->heads : n->head_dim;
     n->attention_scale = 1 / sqrtf((float)divisor);
-    if (strcmp(n->kind->name, "llama") == 0) {
-        float scale = 0;
-        CLQ_TRY(read_float(r, "attention.scale", &scale));
-        if (scale != 0) n->attention_scale = scale;
-    }
     bool causal = !n->kind->is_encoder;
     clq_kv_get_bool(r->view->kvs, full_key(r, "attention.causal", key), &causal);
     if (causal == n->kind->is_encoder)
@@ -317,16 +312,17 @@ out:
 }
 
 // The tensor that divides the frequencies, NULL: none.
-static clq_status find_factors(const reader *r, uint32_t context, double original, bool longrope, rope_numbers *x)
+static const clq_view_tensor *find_factors(const reader *r, uint32_t context, double original, bool longrope)
 {
-    const clq_net_kind *kind = r->net->kind;
-    const clq_view_tensor *freqs = clq_view_find(r->view, "rope_freqs.weight");
-    const char *name = context > original ? "rope_factors_long.weight" : "rope_factors_short.weight";
-    bool looks_for_lists = kind->rope_factors && (longrope || strcmp(kind->name, "phi3") == 0);
-    x->factors = NULL;
-    if (!kind->rope_factors) return CLQ_OK;
-    x->factors = looks_for_lists ? clq_view_find(r->view, name) : freqs;
-    return CLQ_OK;
+    bool is_long = context > original;
+    switch (r->net->kind->rope_factors) {
+    case CLQ_FACTORS_BY_SCALING:
+        if (!longrope) return clq_view_find(r->view, "rope_freqs.weight");
+        break;
+    case CLQ_FACTORS_BY_LENGTH: break;
+    default: return NULL;
+    }
+    return clq_view_find(r->view, is_long ? "rope_factors_long.weight" : "rope_factors_short.weight");
 }
 
 static clq_status read_rope(const reader *r, uint32_t context)
@@ -373,7 +369,7 @@ static clq_status read_rope(const reader *r, uint32_t context)
         double scaled = 0.1 * log(x.factor) + 1;
         x.magnitude *= log_mul != 0 ? scaled / (0.1 * log_mul * log(x.factor) + 1) : scaled;
     }
-    CLQ_TRY(find_factors(r, context, x.original, longrope, &x));
+    x.factors = find_factors(r, context, x.original, longrope);
     CLQ_TRY(fill_table(r, &x, &n->ropes[CLQ_ROPE_GLOBAL]));
     for (uint32_t i = 0; i < n->layers; i++) n->has_local = n->has_local || n->sliding[i];
     if (!n->has_local) return CLQ_OK;
@@ -405,8 +401,8 @@ static clq_status read_all(const reader *r, uint32_t context)
     CLQ_TRY(read_features(r));
     CLQ_TRY(read_u32(r, "block_count", 1, 0, &n->layers));
     if (n->layers > CLQ_MAX_LAYERS)
-        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.block_count' is %u; at most %d are possible", n->kind->name,
-                        n->layers, CLQ_MAX_LAYERS);
+        return clq_fail(r->err, CLQ_BAD_INPUT, "metadata '%s.block_count' is %u; at most %d are possible",
+                        n->kind->name, n->layers, CLQ_MAX_LAYERS);
     CLQ_TRY(read_u32(r, "context_length", 1, 0, &n->positions));
     CLQ_TRY(read_u32(r, "embedding_length", 1, 0, &n->embd));
     bool needs_ffn = (n->features & CLQ_HAS_DENSE) != 0;

@@ -23,6 +23,13 @@ enum {
     CLQ_HAS_HEAD = 4096,       // output.weight; else the embedding serves, or there are no logits
 };
 
+// Tensors that divide rotary frequencies.
+enum {
+    CLQ_FACTORS_NONE,
+    CLQ_FACTORS_BY_SCALING, // rope_freqs; with scaling of type longrope the next
+    CLQ_FACTORS_BY_LENGTH,  // rope_factors_short, or _long when the context is longer than the original one
+};
+
 typedef struct clq_net_kind {
     const char *name; // GGUF's architecture
     unsigned features;
@@ -33,7 +40,7 @@ typedef struct clq_net_kind {
     bool is_encoder;
     bool may_have_experts;    // expert_count > 0 replaces the one feed-forward network
     bool normalized_experts;  // the chosen experts' probabilities are made to sum to 1
-    bool rope_factors;        // rope_freqs.weight or rope_factors_{long,short}.weight count
+    uint32_t rope_factors;    // CLQ_FACTORS_*
     uint32_t act;             // CLQ_ACT_*
     uint32_t window_pattern;  // every so many layers one attends to all; 0: sliding windows are not looked for
     uint32_t window_default;  // 0: none

@@ -49,14 +49,14 @@ static clq_status add_memory(clq_residence *r, clq_device *d, uint64_t n_bytes, 
 // Gives the resident units places, and makes and fills their memories.
 static clq_status make_resident(clq_residence *r, clq_device *d, clq_error *err)
 {
-    uint64_t limit = d->info.max_allocation ? d->info.max_allocation : UINT64_MAX;
+    uint64_t limit = (d->info.max_allocation ? d->info.max_allocation : UINT64_MAX) - CLQ_WEIGHT_PADDING;
     uint32_t n = r->n_resident + N_ENDS, next;
     for (uint32_t first = 0; first < n; first = next) {
         uint64_t n_bytes = 0;
         for (next = first; next < n; next++) {
             uint32_t u = in_order(r, next);
             uint64_t size = unit_of(r, u)->n_bytes;
-            if (next > first && (size > limit - CLQ_WEIGHT_PADDING || n_bytes > limit - CLQ_WEIGHT_PADDING - size)) break;
+            if (next > first && (size > limit || n_bytes > limit - size)) break;
             r->places[u] = (clq_place){r->n_memories, n_bytes};
             n_bytes += size;
         }

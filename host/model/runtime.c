@@ -10,7 +10,7 @@
 #include "model/experts.h"
 #include "model/residence.h"
 
-enum { DEFAULT_CONTEXT = 4096, DEFAULT_BATCH = 512 };
+enum { DEFAULT_CONTEXT = 4096, DEFAULT_BATCH = 512, MIN_BATCH = 16 };
 
 struct clq_model {
     clq_device *device;
@@ -80,18 +80,56 @@ static clq_status prepare_device(clq_model *m, clq_error *err)
     return m->device->ops->steps_prepare(m->device, types, n, err);
 }
 
-// The state's layout; a smaller batch where the device's largest allocation asks for it.
-static clq_status plan_state(clq_model *m, uint32_t batch, unsigned modes, clq_error *err)
+// Tensors that are no part of a pass, or were read with the metadata.
+static bool may_be_unused(const char *name)
 {
-    uint64_t limit = m->device->info.max_allocation;
+    static const char *const parts[] = {"rope_freqs.weight", "rope_factors_", ".attn_rot_embd.", "cls.", "pooler."};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(name, parts[i])) return true;
+    return false;
+}
+
+// A tensor that nothing reads means that the model computes something else than what is run here.
+static clq_status check_unused(const clq_model *m, clq_error *err)
+{
+    bool *used = calloc(m->view.n_tensors + 1ull, sizeof *used);
+    clq_status st = CLQ_OK;
+    if (!used) return clq_fail_memory(err, m->view.n_tensors);
+    for (uint32_t i = 0; i < m->net.layers + 2; i++) {
+        const clq_unit *u = i < m->net.layers ? &m->layers[i] : i == m->net.layers ? &m->embed : &m->head;
+        for (int w = 0; w < CLQ_N_WEIGHTS; w++) {
+            if (u->weights[w].tensor) used[u->weights[w].tensor - m->view.tensors] = true;
+            if (u->weights[w].bias_tensor) used[u->weights[w].bias_tensor - m->view.tensors] = true;
+        }
+    }
+    for (uint32_t i = 0; i < m->view.n_tensors && st == CLQ_OK; i++)
+        if (!used[i] && !may_be_unused(m->view.tensors[i].name))
+            st = clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has no place in a '%s' model of %u layers as it is run here",
+                          m->view.tensors[i].name, m->net.kind->name, m->net.layers);
+    free(used);
+    return st;
+}
+
+// Bytes that the model may take, 0: no limit.
+static uint64_t memory_limit(const clq_model *m, const clq_model_options *o)
+{
+    return o->max_memory ? o->max_memory : m->device->info.global_memory / 10 * 9;
+}
+
+// The state's layout; a smaller batch where the device's largest allocation or little memory ask for it.
+static clq_status plan_state(clq_model *m, uint32_t batch, unsigned modes, uint64_t max_memory, clq_error *err)
+{
+    uint64_t limit = m->device->info.max_allocation, share = max_memory / 4;
     for (;;) {
         bool ok = clq_state_plan(&m->net, batch, modes, &m->state) && m->state.n_floats < UINT64_MAX / 16;
-        if (ok && (!limit || m->state.n_floats * 4 <= limit)) break;
+        bool small = !share || m->state.n_floats * 4 <= share || batch <= MIN_BATCH || m->net.kind->is_encoder;
+        if (ok && (!limit || m->state.n_floats * 4 <= limit) && small) break;
         if (m->net.kind->is_encoder)
             return clq_fail(err, CLQ_DEVICE, "a text of %u tokens needs more memory than the device has in one piece",
                             batch);
         if (batch == 1)
-            return clq_fail(err, CLQ_DEVICE, "the activations of one token do not fit into an allocation of the device");
+            return clq_fail(err, CLQ_DEVICE, "the activations of one token do not fit into an allocation of the "
+                            "device");
         batch /= 2;
     }
     m->facts.batch = batch;
@@ -114,9 +152,8 @@ static clq_status make_cache(clq_model *m, clq_error *err)
     return m->device->ops->memory_create(m->device, bytes, &m->cache, err);
 }
 
-static clq_status make_memories(clq_model *m, uint64_t max_memory, clq_error *err)
+static clq_status make_memories(clq_model *m, uint64_t limit, clq_error *err)
 {
-    uint64_t limit = max_memory ? max_memory : m->device->info.global_memory / 10 * 9;
     uint64_t other;
     CLQ_TRY(make_cache(m, err));
     CLQ_TRY(m->device->ops->memory_create(m->device, m->state.n_floats * 4, &m->state_memory, err));
@@ -163,9 +200,23 @@ static clq_status set_context(clq_model *m, const clq_model_options *o, clq_erro
     f->context = o->context ? o->context : f->trained_context < DEFAULT_CONTEXT ? f->trained_context : DEFAULT_CONTEXT;
     if (f->context > INT32_MAX) return clq_fail(err, CLQ_USAGE, "a context of %u positions is too long", f->context);
     CLQ_TRY(clq_net_read(&m->view, f->context, &m->net, err));
+    if (!m->net.kind->is_encoder && f->context > f->trained_context)
+        clq_warn(o->hooks, "a context of %u positions is longer than the %u that the model was trained on", f->context,
+                 f->trained_context);
     if (!m->net.kind->is_encoder) return CLQ_OK;
     if (f->context > f->trained_context) f->context = f->trained_context; // there are no more embeddings
     return CLQ_OK;
+}
+
+static clq_status make_tokenizer(clq_model *m, clq_error *err)
+{
+    const char *kind;
+    size_t len;
+    bool there = clq_kv_get_string(m->view.kvs, "tokenizer.ggml.model", &kind, &len);
+    if (!there || (len == 4 && memcmp(kind, "none", 4) == 0)) return CLQ_OK;
+    bool is_gguf = m->view.source->container == CLQ_GGUF; // llama.cpp's reading, else that of tokenizer.json's
+    return is_gguf ? clq_tokenizer_create(m->view.kvs, &m->tokenizer, err)
+                   : clq_tokenizer_create_hf(m->view.kvs, &m->tokenizer, err);
 }
 
 static clq_status open_model(clq_model *m, const clq_source *source, const clq_model_options *o, clq_error *err)
@@ -176,25 +227,27 @@ static clq_status open_model(clq_model *m, const clq_source *source, const clq_m
     CLQ_TRY(set_facts(m, o, err));
     CLQ_TRY(plan_units(m, &modes, err));
     CLQ_TRY(prepare_device(m, err));
+    CLQ_TRY(check_unused(m, err));
     uint32_t batch = o->batch ? o->batch : DEFAULT_BATCH;
     if (batch > m->facts.context || m->facts.is_encoder) batch = m->facts.context;
-    CLQ_TRY(plan_state(m, batch, modes, err));
+    CLQ_TRY(plan_state(m, batch, modes, memory_limit(m, o), err));
     m->graph.net = &m->net;
     m->graph.state = &m->state;
     m->inputs = calloc(m->state.n_inputs, sizeof *m->inputs);
     m->logits = malloc(((uint64_t)m->state.logit_rows * m->net.vocab + 1) * sizeof *m->logits);
     if (!m->inputs || !m->logits) return clq_fail_memory(err, (uint64_t)m->state.logit_rows * m->net.vocab * 4);
     CLQ_TRY(clq_routing_create(&m->net, m->state.batch, &m->routing, err));
-    if (clq_kv_find(m->view.kvs, "tokenizer.ggml.model"))
-        CLQ_TRY(clq_tokenizer_create(m->view.kvs, &m->tokenizer, err));
-    return make_memories(m, o->max_memory, err);
+    CLQ_TRY(make_tokenizer(m, err));
+    return make_memories(m, memory_limit(m, o), err);
 }
 
 clq_status clq_model_open(const clq_source *source, clq_device *device, const clq_model_options *options,
                           clq_model **model, clq_error *err)
 {
+    static const clq_model_options defaults = {.cache_type = CLQ_F32};
     clq_model *m = calloc(1, sizeof *m);
     *model = NULL;
+    if (!options) options = &defaults;
     if (!m) return clq_fail_memory(err, sizeof *m);
     m->device = device;
     m->hooks = options->hooks;
@@ -405,7 +458,8 @@ static clq_status check_tokens(const clq_model *m, const int32_t *tokens, uint32
                         position, m->facts.context);
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= m->net.vocab)
-            return clq_fail(err, CLQ_BAD_INPUT, "token %u is %d, but the vocabulary has %u", i, tokens[i], m->net.vocab);
+            return clq_fail(err, CLQ_BAD_INPUT, "token %u is %d, but the vocabulary has %u", i, tokens[i],
+                            m->net.vocab);
     return CLQ_OK;
 }
 

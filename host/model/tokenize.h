@@ -184,11 +184,14 @@ enum {
     CLQ_CHAR_CONTROL = 2,     // Cc, Cf, Co, Cs
     CLQ_CHAR_MARK = 4,        // Mc, Me
     CLQ_CHAR_NONSPACING = 8,  // Mn
+    CLQ_CHAR_RECENT = 16,     // `tokenizers`, with Unicode 8, does not know the character as such
+    CLQ_CHAR_WAS_PUNCTUATION = 32, // it still takes it for punctuation
 };
 unsigned clq_char_flags(uint32_t c);
+unsigned clq_char_flags_hf(uint32_t c); // as `tokenizers` has them
 bool clq_char_is_space(uint32_t c); // White_Space
 uint32_t clq_char_lower(uint32_t c);
-// Canonical decomposition, all the way. Returns how many characters, at most 4... of c itself if there is none.
+// Canonical decomposition, all the way; c itself if it has none. Returns how many characters.
 unsigned clq_char_decompose(uint32_t c, uint32_t out[4]);
 // Appends the text in normalization form C. The text is valid UTF-8.
 bool clq_text_nfc(const char *text, size_t len, clq_buf *out); // false: no memory

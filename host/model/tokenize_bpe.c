@@ -44,8 +44,8 @@ static clq_status read_merge(clq_tokenizer *t, const char *text, size_t len, uin
     }
     if (whole < 0)
         return clq_fail(err, CLQ_BAD_INPUT,
-                        "metadata 'tokenizer.ggml.merges': entry %u, '%.*s', joins or makes text that is no token", rank,
-                        (int)(len < 200 ? len : 200), text);
+                        "metadata 'tokenizer.ggml.merges': entry %u, '%.*s', joins or makes text that is no token",
+                        rank, (int)(len < 200 ? len : 200), text);
     uint64_t key = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) + 1;
     return clq_pair_map_add(&t->merges, key, rank, whole) ? CLQ_OK : clq_fail_memory(err, len);
 }
@@ -58,7 +58,8 @@ static clq_status read_merges(clq_tokenizer *t, const clq_gguf_kvs *kvs, clq_err
     if (!clq_kv_get_array(kvs, "tokenizer.ggml.merges", &element, &n, &cursor) || element != CLQ_GGUF_STRING)
         return clq_fail(err, CLQ_BAD_INPUT, "metadata 'tokenizer.ggml.merges' is missing or no list of strings");
     if (n > CLQ_MAX_TOKENS)
-        return clq_fail(err, CLQ_BAD_INPUT, "metadata 'tokenizer.ggml.merges' has %llu entries; at most %d are possible",
+        return clq_fail(err, CLQ_BAD_INPUT,
+                        "metadata 'tokenizer.ggml.merges' has %llu entries; at most %d are possible",
                         (unsigned long long)n, CLQ_MAX_TOKENS);
     for (uint64_t i = 0; i < n; i++) {
         const char *text;
@@ -100,7 +101,8 @@ static clq_status compile(clq_tokenizer *t, size_t i, const char *pattern, clq_e
     PCRE2_SIZE at;
     put_pattern(&own, pattern);
     if (own.failed) return clq_fail_memory(err, own.len);
-    t->patterns[i] = pcre2_compile((PCRE2_SPTR)own.data, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+    t->patterns[i] =
+        pcre2_compile((PCRE2_SPTR)own.data, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
     clq_buf_free(&own);
     if (!t->patterns[i])
         return clq_fail(err, CLQ_BAD_INPUT, "the pre-tokenizer's pattern '%s' is not understood (%d)", pattern, code);
@@ -221,7 +223,8 @@ static bool only_newlines(const char *word, size_t len)
     return true;
 }
 
-static clq_status encode_word(const clq_tokenizer *t, clq_tokenize_work *w, const char *word, size_t len, clq_error *err)
+static clq_status encode_word(const clq_tokenizer *t, clq_tokenize_work *w, const char *word, size_t len,
+                              clq_error *err)
 {
     bool hit;
     clq_cached_word *slot = clq_cache_slot(w, word, len, &hit);

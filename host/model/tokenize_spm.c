@@ -65,7 +65,8 @@ static bool pair(const clq_tokenizer *t, const char *text, const clq_symbol *lef
     return *id >= 0;
 }
 
-static clq_status encode_word(const clq_tokenizer *t, clq_tokenize_work *w, const char *word, size_t len, clq_error *err)
+static clq_status encode_word(const clq_tokenizer *t, clq_tokenize_work *w, const char *word, size_t len,
+                              clq_error *err)
 {
     bool hit;
     clq_cached_word *slot = clq_cache_slot(w, word, len, &hit);

@@ -42,7 +42,9 @@ static void put_word(const clq_tokenizer *t, clq_tokenize_work *w, const char *w
         int32_t id = -1;
         size_t end = 0;
         uint32_t node = 0;
-        for (size_t k = i; k < len; k++) {
+        // Only llama.cpp takes the character U+2581 in a text for GGUF's mark.
+        bool marked = t->hf && i > 0 && len - i >= 3 && memcmp(word + i, "\u2581", 3) == 0;
+        for (size_t k = i; k < len && !marked; k++) {
             node = clq_trie_step(&t->all, node, (unsigned char)word[k]);
             if (!node) break;
             if (t->all.ids[node] < 0) continue;
@@ -70,7 +72,8 @@ static void end_word(const clq_tokenizer *t, clq_tokenize_work *w, uint32_t *n_c
 static void put_char(const clq_tokenizer *t, clq_tokenize_work *w, uint32_t *n_chars, uint32_t c, uint32_t lower)
 {
     bool ascii_symbol = c < 0x7f && strchr("$+<=>^`|~", (int)c) && c;
-    bool alone = clq_char_flags(c) & CLQ_CHAR_PUNCTUATION || ascii_symbol || is_chinese(c);
+    unsigned flags = t->hf ? clq_char_flags_hf(c) : clq_char_flags(c);
+    bool alone = flags & CLQ_CHAR_PUNCTUATION || ascii_symbol || is_chinese(c);
     if (alone) end_word(t, w, n_chars);
     clq_utf8_append(&w->text, lower);
     ++*n_chars;
@@ -110,7 +113,7 @@ static bool encode_hf(const clq_tokenizer *t, clq_tokenize_work *w, const char *
         uint32_t n, c = clq_utf8_decode(text + i, len - i, &n);
         i += n;
         bool space = clq_char_is_space(c);
-        if (c == 0 || c == 0xfffd || (clq_char_flags(c) & CLQ_CHAR_CONTROL && c != '\t' && c != '\n' && c != '\r'))
+        if (c == 0 || c == 0xfffd || (clq_char_flags_hf(c) & CLQ_CHAR_CONTROL && c != '\t' && c != '\n' && c != '\r'))
             continue;
         if (space) c = ' ';
         if (is_chinese(c)) clq_buf_append(chars, &(uint32_t){' '}, sizeof c);
@@ -128,7 +131,7 @@ static bool encode_hf(const clq_tokenizer *t, clq_tokenize_work *w, const char *
     end_word(t, w, &n_chars);
     for (size_t i = 0; i < from->len / sizeof(uint32_t); i++) {
         uint32_t c = ((const uint32_t *)(const void *)from->data)[i];
-        if (t->strip_accents && clq_char_flags(c) & CLQ_CHAR_NONSPACING) continue;
+        if (t->strip_accents && clq_char_flags_hf(c) & CLQ_CHAR_NONSPACING) continue;
         if (c == ' ') {
             end_word(t, w, &n_chars);
             continue;

@@ -83,8 +83,9 @@ static clq_status index_texts(clq_tokenizer *t, clq_error *err)
         const char *text = clq_token_text(t, i, &len);
         int32_t same = clq_token_find(t, text, len);
         if (same >= 0)
-            return clq_fail(err, CLQ_BAD_INPUT, "metadata 'tokenizer.ggml.tokens': the tokens %d and %u are both '%.*s'",
-                            same, i, (int)(len < 200 ? len : 200), text);
+            return clq_fail(err, CLQ_BAD_INPUT,
+                            "metadata 'tokenizer.ggml.tokens': the tokens %d and %u are both '%.*s'", same, i,
+                            (int)(len < 200 ? len : 200), text);
         uint32_t at = slot_of(t, text, len);
         while (t->by_text[at]) at = (at + 1) & (t->n_slots - 1);
         t->by_text[at] = i + 1;
@@ -188,8 +189,9 @@ static void find_ends(clq_tokenizer *t)
     set_end(t, t->eot);
     set_end(t, t->eom);
     // Where answers have parts, <|end|> ends a part only. Where tools are called, </s> is plain text.
-    bool parts = (find_text(t, "<|return|>") >= 0 && (find_text(t, "<|call|>") >= 0 || find_text(t, "<|calls|>") >= 0)) ||
-                 ((find_text(t, "<|call|>") >= 0 || find_text(t, "<|calls|>") >= 0) && find_text(t, "<|flush|>") >= 0);
+    bool parts =
+        (find_text(t, "<|return|>") >= 0 && (find_text(t, "<|call|>") >= 0 || find_text(t, "<|calls|>") >= 0)) ||
+        ((find_text(t, "<|call|>") >= 0 || find_text(t, "<|calls|>") >= 0) && find_text(t, "<|flush|>") >= 0);
     int32_t end = parts ? find_text(t, "<|end|>") : -1;
     if (end >= 0) {
         t->is_end[end] = false;
@@ -248,7 +250,8 @@ static clq_status index_special(clq_tokenizer *t, clq_error *err)
         uint32_t len;
         const char *text = clq_token_text(t, i, &len);
         bool user = t->types[i] == CLQ_TOKEN_USER_DEFINED;
-        bool control = t->types[i] == CLQ_TOKEN_CONTROL || t->types[i] == CLQ_TOKEN_UNKNOWN;
+        // A folder's unknown token that is no added token is of this type; one that is, is a control token.
+        bool control = t->types[i] == CLQ_TOKEN_CONTROL || (t->types[i] == CLQ_TOKEN_UNKNOWN && !t->hf);
         if (user && !clq_trie_add(&t->special[0], text, len, (int32_t)i)) return clq_fail_memory(err, len);
         if ((user || control) && !clq_trie_add(&t->special[1], text, len, (int32_t)i)) return clq_fail_memory(err, len);
     }

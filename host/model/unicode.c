@@ -79,6 +79,13 @@ unsigned clq_char_flags(uint32_t c)
     return range_value(char_flags, sizeof char_flags / sizeof *char_flags, c);
 }
 
+unsigned clq_char_flags_hf(uint32_t c)
+{
+    unsigned flags = clq_char_flags(c);
+    if (flags & CLQ_CHAR_WAS_PUNCTUATION) return CLQ_CHAR_PUNCTUATION;
+    return flags & CLQ_CHAR_RECENT ? 0 : flags;
+}
+
 static unsigned combining_class(uint32_t c)
 {
     return c < 0x300 ? 0 : range_value(combining, sizeof combining / sizeof *combining, c);

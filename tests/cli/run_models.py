@@ -32,7 +32,8 @@ def make_model(folder, name):
     return folder
 
 
-BERT_VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *[f"##{c}" for c in "abcdefgh"]]
+BERT_VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz",
+              *[f"##{c}" for c in "abcdefgh"]]
 
 
 def make_bert(folder):

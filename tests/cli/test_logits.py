@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from common import REPO, ok
+from common import REPO, T, ok, read_st, st
 from run_models import MODELS, logits, log_softmax, make_bert, make_model, run_model
 
 GOLDEN = json.loads((REPO / "tests" / "golden" / "logits.json").read_text())
@@ -57,8 +57,8 @@ def test_as_stored(tmp_path, kind):
         assert 1e-4 < np.abs(stored - rounded).max() < 2
 
 
-@pytest.mark.parametrize("kind", ["i8", "i8_asym", "i8_tensor", "i8_asym_tensor", "i4", "i4_g128", "i4_asym_g64", "i3_g64",
-                                  "i6_asym_g32"])
+@pytest.mark.parametrize("kind", ["i8", "i8_asym", "i8_tensor", "i8_asym_tensor", "i4", "i4_g128", "i4_asym_g64",
+                                  "i3_g64", "i6_asym_g32"])
 def test_integers(tmp_path, kind):
     """The same for folders of integer weights, whose heads are also put in GGUF's order."""
     ok("quantize", TINY_LLAMA, tmp_path / "q", "--type", kind, "--device", "ref")
@@ -76,3 +76,17 @@ def test_integer_experts(tmp_path, kind):
     prompt = GOLDEN["prompts"][-1]
     stored, decoded = (logits(tmp_path / name, prompt) for name in ("q", "f.gguf"))
     assert np.abs(stored - decoded).max() < 1e-3
+
+
+def test_group_index(tmp_path):
+    """Columns whose groups are given one by one, as act-order quantization has them."""
+    ok("quantize", TINY_LLAMA, tmp_path / "q", "--type", "i4_asym_g64", "--device", "ref")
+    tensors = read_st(tmp_path / "q" / "model.safetensors")
+    for name in [n for n in tensors if n.endswith(".weight_packed")]:
+        groups = tensors[name.replace("_packed", "_scale")].shape[1]
+        index = np.random.default_rng(len(name)).permutation(np.arange(64 * groups) // 64).astype(np.int32)
+        tensors[name.replace("_packed", "_g_idx")] = T("I32", index.shape, index.tobytes())
+    st(tmp_path / "q" / "model.safetensors", tensors)
+    ok("convert", tmp_path / "q", tmp_path / "f.gguf", "--type", "f32", "--device", "ref")
+    stored, decoded = (logits(tmp_path / name, TEXT) for name in ("q", "f.gguf"))
+    assert np.abs(stored - decoded).max() < 1e-4

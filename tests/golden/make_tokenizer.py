@@ -2,6 +2,7 @@
 """Writes tokenizer.json: small vocabularies of every kind, texts (bad UTF-8 too), and the ids that llama.cpp gives.
 Usage: make_tokenizer.py [--model NAME=FILE]... (models whose ids of the same texts are kept as well)"""
 import collections
+import functools
 import json
 import pathlib
 import sys
@@ -55,14 +56,19 @@ def byte_letters():
     return table
 
 
-def bpe(pre):
+@functools.cache
+def bpe_merges():
     table = byte_letters()
     words = collections.Counter()
     for line in lines(400, seed=7):
         for word in line.split(" "):
             words["".join(table[b] for b in (" " + word).encode())[:24]] += 1
-    merges = train(words, 300, table)
-    tokens = list(table.values())
+    return train(words, 300, table)
+
+
+def bpe(pre):
+    merges = bpe_merges()
+    tokens = list(byte_letters().values())
     for left, right in merges:
         if left + right not in tokens:
             tokens.append(left + right)
@@ -75,6 +81,7 @@ def bpe(pre):
             "tokenizer.ggml.bos_token_id": n - 5, "tokenizer.ggml.eos_token_id": n - 4}
 
 
+@functools.cache
 def pieces():
     words = collections.Counter()
     for line in lines(400, seed=8):
@@ -146,12 +153,34 @@ def ids(path, texts):
     return [[llama.tokenize(t, False, False) for t in texts], [llama.tokenize(t, True, True) for t in texts]]
 
 
+CHATS = [[["user", "Hi"]], [["system", " Be kind. "], ["user", " Hi\n"], ["assistant", " Hello "], ["user", "Why?"]],
+         [["user", "a"], ["assistant", "b"], ["user", "c"], ["assistant", "d"]], [["system", "s"], ["system", "t"], ["user", "u"]], []]
+TEMPLATES = """chatml llama2 llama2-sys llama2-sys-bos llama2-sys-strip llama3 mistral-v1 mistral-v3 mistral-v3-tekken mistral-v7
+mistral-v7-tekken gemma phi3 phi4 zephyr falcon3 smolvlm llama4 vicuna deepseek3""".split() + [
+    "{{ '<|im_start|>' + m.role }}", "{{ '<|im_start|>' + m.role + '<|im_sep|>' }}", "<start_of_turn>", "[INST] <<SYS>>", "[INST]",
+    "[INST] content.strip()", "bos_token + '[INST]", "' [INST] ' + system_message", "[INST][AVAILABLE_TOOLS]",
+    "\"[INST]\" [AVAILABLE_TOOLS]", "[INST][SYSTEM_PROMPT]", "<|assistant|><|end|>", "<|assistant|><|user|></s>",
+    "<|user|><|endoftext|>", "<|start_header_id|><|end_header_id|>", "<｜Assistant｜><｜User｜><｜end▁of▁sentence｜>", "USER: ASSISTANT: ",
+    "<|header_start|><|header_end|>", "<|im_start|><end_of_utterance>", "nothing that is known"]
+
+
+def chats(llama):
+    out = []
+    for template in TEMPLATES:
+        for i in range(len(CHATS)):
+            for add in False, True:
+                text = llama.chat(template, CHATS[i], add)
+                out.append([template, i, add, None if text is None else text.decode()])
+    return out
+
+
 def main():
     texts = [t.encode() for t in TEXTS] + BAD
     vocabularies = {f"bpe {p}": bpe(p) for p in PRES} | {"spm": spm(), "unigram": unigram(), "wordpiece": wordpiece()}
     out = {"provenance": "llama_tokenize() of PyPI's xllamacpp 2026.10.11549; written by tests/golden/make_tokenizer.py. "
                          "texts are in hexadecimal; ids: of each text without special tokens, then with those that the "
-                         "model adds and those in the text. A vocabulary that says \"as\" differs only in what it lists.",
+                         "model adds and those in the text. chats, by llama_chat_apply_template(): template, "
+                         "conversation, whether the answer's head comes last, text (null: unknown template). A vocabulary that says \"as\" differs only in what it lists.",
            "texts": [t.hex() for t in texts], "vocabularies": [], "models": []}
     first = None
     with tempfile.TemporaryDirectory() as folder:
@@ -169,11 +198,16 @@ def main():
             continue
         name, path = argument.split("=", 1)
         out["models"].append({"name": name, "ids": ids(path, texts)})
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "v.gguf"
+        write_gguf(path, vocabularies["spm"])
+        chat_rows = ",\n".join(json.dumps(c, ensure_ascii=False) for c in chats(Llama(path)))
     rows = ",\n".join(json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in out["vocabularies"])
     models = ",\n".join(json.dumps(v, separators=(",", ":")) for v in out["models"])
     (HERE / "tokenizer.json").write_text(
         "{\"provenance\": " + json.dumps(out["provenance"]) + ",\n\"texts\": " + json.dumps(out["texts"]) +
-        ",\n\"vocabularies\": [\n" + rows + "],\n\"models\": [\n" + models + "]}\n")
+        ",\n\"vocabularies\": [\n" + rows + "],\n\"models\": [\n" + models +
+        "],\n\"conversations\": " + json.dumps(CHATS) + ",\n\"chats\": [\n" + chat_rows + "]}\n")
 
 
 main()
