@@ -13,10 +13,6 @@
 #include "common.cl"
 #include "clquant_steps.h"
 
-typedef struct {
-    uchar16 lo, hi; // elements 0..15 and 16..31; chars where SIGNED
-} codes32;
-
 // A row of a weight. scales, zero_points: CLQ_INT only.
 typedef struct {
     __global const uchar *p;
@@ -41,6 +37,100 @@ inline uchar16 bytes16(__global const uchar *p)
     return as_uchar16(((__global const any_bytes16 *)p)->words);
 #endif
 }
+
+// 32 codes: uchars, or chars where SIGNED.
+#if defined(__AVX2__) && !WG && !defined(PORTABLE)
+#define X86 1
+typedef uchar codes32 __attribute__((ext_vector_type(32)));
+typedef ushort x86_ushort16 __attribute__((ext_vector_type(16)));
+typedef char x86_char32 __attribute__((ext_vector_type(32)));
+typedef short x86_short16 __attribute__((ext_vector_type(16)));
+typedef struct __attribute__((packed)) {
+    ulong4 words;
+} any_bytes32;
+#define BYTES_0_7 0, 1, 2, 3, 4, 5, 6, 7
+#define BYTES_8_15 8, 9, 10, 11, 12, 13, 14, 15
+#define BYTES_16_31 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+#define LOW_HALF(c) __builtin_shufflevector(c, c, BYTES_0_7, BYTES_8_15)
+#define HIGH_HALF(c) __builtin_shufflevector(c, c, BYTES_16_31)
+inline codes32 join(uchar16 lo, uchar16 hi)
+{
+    return __builtin_shufflevector(lo, hi, BYTES_0_7, BYTES_8_15, BYTES_16_31);
+}
+inline codes32 bytes32(__global const uchar *p)
+{
+    return __builtin_astype(((__global const any_bytes32 *)p)->words, codes32);
+}
+inline codes32 masked(codes32 c, uint mask)
+{
+    return c & (codes32)(uchar)mask;
+}
+inline codes32 merged(codes32 a, codes32 b)
+{
+    return a | b;
+}
+// Codes that are small enough that no bit leaves its byte; shifted_down leaves bits of the neighbour.
+inline codes32 shifted_up(codes32 c, uint n)
+{
+    return __builtin_astype(__builtin_astype(c, x86_ushort16) << (x86_ushort16)(ushort)n, codes32);
+}
+inline codes32 shifted_down(codes32 c, uint n)
+{
+    return __builtin_astype(__builtin_astype(c, x86_ushort16) >> (x86_ushort16)(ushort)n, codes32);
+}
+inline codes32 negated(codes32 c, codes32 mask)
+{
+    return (c ^ mask) - mask;
+}
+inline codes32 look_up32(uchar16 table, codes32 c)
+{
+    return __builtin_astype(__builtin_ia32_pshufb256(__builtin_astype(join(table, table), x86_char32),
+                                                     __builtin_astype(c, x86_char32)), codes32);
+}
+// 255 where a bit is set, of 32.
+inline codes32 bit_masks(uint bits)
+{
+    uchar16 all = as_uchar16((uint4)bits), one16 = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
+    codes32 from = join((uchar16)(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
+                        (uchar16)(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)), one = join(one16, one16);
+    return __builtin_astype((look_up32(all, from) & one) == one, codes32);
+}
+#else
+#define X86 0
+typedef struct {
+    uchar16 lo, hi; // elements 0..15 and 16..31
+} codes32;
+#define LOW_HALF(c) (c).lo
+#define HIGH_HALF(c) (c).hi
+inline codes32 join(uchar16 lo, uchar16 hi)
+{
+    return (codes32){lo, hi};
+}
+inline codes32 bytes32(__global const uchar *p)
+{
+    return (codes32){bytes16(p), bytes16(p + 16)};
+}
+inline codes32 masked(codes32 c, uint mask)
+{
+    return (codes32){c.lo & (uchar)mask, c.hi & (uchar)mask};
+}
+inline codes32 merged(codes32 a, codes32 b)
+{
+    return (codes32){a.lo | b.lo, a.hi | b.hi};
+}
+inline codes32 shifted_up(codes32 c, uint n)
+{
+    return (codes32){c.lo << (uchar)n, c.hi << (uchar)n};
+}
+inline codes32 shifted_down(codes32 c, uint n)
+{
+    return (codes32){c.lo >> (uchar)n, c.hi >> (uchar)n};
+}
+inline codes32 negated(codes32 c, codes32 mask)
+{
+    return (codes32){(c.lo ^ mask.lo) - mask.lo, (c.hi ^ mask.hi) - mask.hi};
+}
+#endif
 
 inline ulong bytes8(__global const uchar *p)
 {
@@ -78,7 +168,7 @@ inline float half_at(__global const uchar *p)
 // A table of 16 bytes, looked up by codes below 16.
 inline uchar16 look_up(uchar16 table, uchar16 codes)
 {
-#if defined(__AVX2__)
+#if X86
     typedef char x86_bytes __attribute__((ext_vector_type(16)));
     return __builtin_astype(__builtin_ia32_pshufb128(__builtin_astype(table, x86_bytes),
                                                      __builtin_astype(codes, x86_bytes)), uchar16);
@@ -86,14 +176,19 @@ inline uchar16 look_up(uchar16 table, uchar16 codes)
     return shuffle(table, codes);
 #endif
 }
-// 255 where a bit is set, of 32.
-inline codes32 bit_masks(uint bits)
+#if !X86
+inline codes32 look_up32(uchar16 table, codes32 c)
+{
+    return (codes32){look_up(table, c.lo), look_up(table, c.hi)};
+}
+inline codes32 bit_masks(uint bits) // 255 where a bit is set, of 32
 {
     uchar16 all = as_uchar16((uint4)bits), one = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
     uchar16 lo = look_up(all, (uchar16)(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1)) & one;
     uchar16 hi = look_up(all, (uchar16)(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)) & one;
     return (codes32){as_uchar16(lo == one), as_uchar16(hi == one)};
 }
+#endif
 
 #define FP4_TABLE as_uchar16((char16)(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12))
 #define IQ4_TABLE as_uchar16((char16)(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113))
@@ -112,13 +207,13 @@ inline codes32 bit_masks(uint bits)
     {                                                                                                                  \
         ushort8 a = EIGHT_CODES(p, bits), b = EIGHT_CODES(p + (bits), bits);                                           \
         ushort8 c = EIGHT_CODES(p + 2 * (bits), bits), d = EIGHT_CODES(p + 3 * (bits), bits);                          \
-        return (codes32){convert_uchar16((ushort16)(a, b)), convert_uchar16((ushort16)(c, d))};                        \
+        return join(convert_uchar16((ushort16)(a, b)), convert_uchar16((ushort16)(c, d)));                             \
     }
 
 inline codes32 nibbles(__global const uchar *p)
 {
     uchar16 b = bytes16(p);
-    return (codes32){b & (uchar)15, b >> (uchar)4};
+    return masked(join(b, as_uchar16(as_ushort8(b) >> (ushort)4)), 15);
 }
 
 // ---- what dot.cl needs ----
@@ -137,18 +232,7 @@ inline float sum8(float8 v)
 }
 
 // Sums of the products of 32 codes and 32 int8 activations: 4 of the first 16 elements, 4 of the others. Exact.
-#if defined(__AVX2__) && !WG
-typedef char x86_char32 __attribute__((ext_vector_type(32)));
-typedef short x86_short16 __attribute__((ext_vector_type(16)));
-typedef struct __attribute__((packed)) {
-    ulong4 words;
-} any_bytes32;
-inline x86_char32 char32_of(codes32 c)
-{
-    return __builtin_astype(__builtin_shufflevector(c.lo, c.hi, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
-                                                    17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31),
-                            x86_char32);
-}
+#if X86
 inline x86_char32 load_char32(__global const char *q)
 {
     return __builtin_astype(((__global const any_bytes32 *)q)->words, x86_char32);
@@ -159,12 +243,12 @@ inline int8 sum_pairs(x86_short16 v)
 }
 inline int8 products_unsigned(codes32 c, __global const char *q)
 {
-    return sum_pairs(__builtin_ia32_pmaddubsw256(char32_of(c), load_char32(q)));
+    return sum_pairs(__builtin_ia32_pmaddubsw256(__builtin_astype(c, x86_char32), load_char32(q)));
 }
 // |code| (at most 128) times the activation (at most 127) with the code's sign: two of them fit in 16 bits.
 inline int8 products_signed(codes32 c, __global const char *q)
 {
-    x86_char32 w = char32_of(c), size = w < (x86_char32)0 ? -w : w;
+    x86_char32 w = __builtin_astype(c, x86_char32), size = w < (x86_char32)0 ? -w : w;
     return sum_pairs(__builtin_ia32_pmaddubsw256(size, __builtin_ia32_psignb256(load_char32(q), w)));
 }
 #else
@@ -220,8 +304,7 @@ inline void q4_1_scales(weight_row r, uint b, float *d, float *m)
 
 inline codes32 five_bits(__global const uchar *high, __global const uchar *low)
 {
-    codes32 q = nibbles(low), fifth = bit_masks(bytes4(high));
-    return (codes32){q.lo | (fifth.lo & (uchar)16), q.hi | (fifth.hi & (uchar)16)};
+    return merged(nibbles(low), masked(bit_masks(bytes4(high)), 16));
 }
 
 #ifdef ID_q5_0
@@ -256,17 +339,12 @@ inline void q5_1_scales(weight_row r, uint b, float *d, float *m)
 #include "dot.cl"
 #endif
 
-inline codes32 plain_bytes(__global const uchar *p)
-{
-    return (codes32){bytes16(p), bytes16(p + 16)};
-}
-
 #ifdef ID_q8_0
 inline void q8_0_scales(weight_row r, uint b, float *d, float *m)
 {
     d[0] = half_at(r.p + b * 34ul);
 }
-#define q8_0_codes(r, b, s) plain_bytes((r).p + (b) * 34ul + 2)
+#define q8_0_codes(r, b, s) bytes32((r).p + (b) * 34ul + 2)
 #define FORMAT q8_0
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -278,8 +356,7 @@ inline void q8_0_scales(weight_row r, uint b, float *d, float *m)
 
 inline codes32 table_nibbles(uchar16 table, __global const uchar *p)
 {
-    codes32 q = nibbles(p);
-    return (codes32){look_up(table, q.lo), look_up(table, q.hi)};
+    return look_up32(table, nibbles(p));
 }
 
 #ifdef ID_iq4_nl
@@ -327,7 +404,7 @@ inline void nvfp4_scales(weight_row r, uint b, float *d, float *m)
 inline codes32 nvfp4_codes(weight_row r, uint b, uint s)
 {
     uchar16 q = bytes16(r.p + b * 36ul + 4 + 16 * s), low = q & (uchar)15, high = q >> (uchar)4;
-    return (codes32){look_up(FP4_TABLE, (uchar16)(low.lo, high.lo)), look_up(FP4_TABLE, (uchar16)(low.hi, high.hi))};
+    return look_up32(FP4_TABLE, join((uchar16)(low.lo, high.lo), (uchar16)(low.hi, high.hi)));
 }
 #define FORMAT nvfp4
 #define BLOCK 64
@@ -366,8 +443,7 @@ inline void q1_0_scales(weight_row r, uint b, float *d, float *m)
 }
 inline codes32 q1_0_codes(weight_row r, uint b, uint s)
 {
-    codes32 mask = bit_masks(bytes4(r.p + b * 18ul + 2 + 4 * s));
-    return (codes32){mask.lo & (uchar)1, mask.hi & (uchar)1};
+    return masked(bit_masks(bytes4(r.p + b * 18ul + 2 + 4 * s)), 1);
 }
 #define FORMAT q1_0
 #define BLOCK 128
@@ -383,7 +459,7 @@ inline codes32 q1_0_codes(weight_row r, uint b, uint s)
 // 32 bytes hold 32 elements at every shift.
 inline codes32 shifted(__global const uchar *p, uint shift, uint mask)
 {
-    return (codes32){bytes16(p) >> (uchar)shift & (uchar)mask, bytes16(p + 16) >> (uchar)shift & (uchar)mask};
+    return masked(shifted_down(bytes32(p), shift), mask);
 }
 
 #ifdef ID_q2_K
@@ -420,7 +496,7 @@ inline codes32 q3_K_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 110ul;
     codes32 q = shifted(p + 32 + s / 4 * 32, s % 4 * 2, 3), high = shifted(p, s, 1);
-    return (codes32){q.lo | high.lo << (uchar)2, q.hi | high.hi << (uchar)2};
+    return merged(q, shifted_up(high, 2));
 }
 #define FORMAT q3_K
 #define BLOCK 256
@@ -459,7 +535,7 @@ inline codes32 q5_K_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 176ul;
     codes32 q = shifted(p + 48 + s / 2 * 32, s % 2 * 4, 15), high = shifted(p + 16, s, 1);
-    return (codes32){q.lo | high.lo << (uchar)4, q.hi | high.hi << (uchar)4};
+    return merged(q, shifted_up(high, 4));
 }
 #define FORMAT q5_K
 #define BLOCK 256
@@ -483,7 +559,7 @@ inline codes32 q6_K_codes(weight_row r, uint b, uint s)
     __global const uchar *p = r.p + b * 210ul;
     codes32 q = shifted(p + s / 4 * 64 + s % 2 * 32, s % 4 / 2 * 4, 15);
     codes32 high = shifted(p + 128 + s / 4 * 32, s % 4 * 2, 3);
-    return (codes32){q.lo | high.lo << (uchar)4, q.hi | high.hi << (uchar)4};
+    return merged(q, shifted_up(high, 4));
 }
 #define FORMAT q6_K
 #define BLOCK 256
@@ -534,15 +610,15 @@ inline codes32 tq1_0_codes(weight_row r, uint b, uint s)
     __global const uchar *p = r.p + b * 54ul;
     if (s < 5) {
         uint power = s == 0 ? 1 : s == 1 ? 3 : s == 2 ? 9 : s == 3 ? 27 : 81;
-        return (codes32){trits(bytes16(p), power), trits(bytes16(p + 16), power)};
+        return join(trits(bytes16(p), power), trits(bytes16(p + 16), power));
     }
     uchar16 q = bytes16(p + 32);
-    if (s == 5) return (codes32){trits(q, 1), trits(q, 3)};
-    if (s == 6) return (codes32){trits(q, 9), trits(q, 27)};
+    if (s == 5) return join(trits(q, 1), trits(q, 3));
+    if (s == 6) return join(trits(q, 9), trits(q, 27));
     uint four = bytes4(p + 48);
     uchar16 last = as_uchar16((uint4)four);
     ushort16 v = convert_ushort16(last) * (ushort16)(1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27) & (ushort)255;
-    return (codes32){trits(q, 81), convert_uchar16(v * (ushort)3 >> (ushort)8)};
+    return join(trits(q, 81), convert_uchar16(v * (ushort)3 >> (ushort)8));
 }
 #define FORMAT tq1_0
 #define BLOCK 256
@@ -578,10 +654,6 @@ inline uchar16 two_words(ulong a, ulong b)
 {
     return as_uchar16((ulong2)(a, b));
 }
-inline uchar16 negated(uchar16 v, uchar16 mask)
-{
-    return (v ^ mask) - mask;
-}
 // Signs of 16 elements, seven bits for eight.
 #define EVEN_SIGNS(r, a, b) two_words((r).tables[CLQ_EXPANDED_EVEN_SIGNS + (a)], (r).tables[CLQ_EXPANDED_EVEN_SIGNS + (b)])
 
@@ -596,8 +668,8 @@ inline codes32 iq2_xxs_codes(weight_row r, uint b, uint s)
 {
     ulong v = bytes8(r.p + b * 66ul + 2 + s * 8);
     __global const ulong *grid = r.tables + CLQ_EXPANDED_IQ2_XXS;
-    return (codes32){negated(two_words(grid[v & 255], grid[v >> 8 & 255]), EVEN_SIGNS(r, v >> 32 & 127, v >> 39 & 127)),
-                     negated(two_words(grid[v >> 16 & 255], grid[v >> 24 & 255]), EVEN_SIGNS(r, v >> 46 & 127, v >> 53 & 127))};
+    return negated(join(two_words(grid[v & 255], grid[v >> 8 & 255]), two_words(grid[v >> 16 & 255], grid[v >> 24 & 255])),
+                   join(EVEN_SIGNS(r, v >> 32 & 127, v >> 39 & 127), EVEN_SIGNS(r, v >> 46 & 127, v >> 53 & 127)));
 }
 #define FORMAT iq2_xxs
 #define BLOCK 256
@@ -624,8 +696,8 @@ inline codes32 iq2_xs_codes(weight_row r, uint b, uint s)
 {
     ulong v = bytes8(r.p + b * 74ul + 2 + s * 8);
     __global const ulong *grid = r.tables + CLQ_EXPANDED_IQ2_XS;
-    return (codes32){negated(two_words(grid[v & 511], grid[v >> 16 & 511]), EVEN_SIGNS(r, v >> 9 & 127, v >> 25 & 127)),
-                     negated(two_words(grid[v >> 32 & 511], grid[v >> 48 & 511]), EVEN_SIGNS(r, v >> 41 & 127, v >> 57))};
+    return negated(join(two_words(grid[v & 511], grid[v >> 16 & 511]), two_words(grid[v >> 32 & 511], grid[v >> 48 & 511])),
+                   join(EVEN_SIGNS(r, v >> 9 & 127, v >> 25 & 127), EVEN_SIGNS(r, v >> 41 & 127, v >> 57)));
 }
 #define FORMAT iq2_xs
 #define BLOCK 256
@@ -645,8 +717,7 @@ inline codes32 iq2_s_codes(weight_row r, uint b, uint s)
     uint v = bytes4(p + 2 + 4 * s), high = p[66 + s], signs = bytes4(p + 34 + 4 * s);
     uchar16 lo = two_words(grid[(v & 255) | (high & 3) << 8], grid[(v >> 8 & 255) | (high << 6 & 0x300)]);
     uchar16 hi = two_words(grid[(v >> 16 & 255) | (high << 4 & 0x300)], grid[v >> 24 | (high << 2 & 0x300)]);
-    codes32 mask = bit_masks(signs);
-    return (codes32){negated(lo, mask.lo), negated(hi, mask.hi)};
+    return negated(join(lo, hi), bit_masks(signs));
 }
 #define FORMAT iq2_s
 #define BLOCK 256
@@ -672,8 +743,7 @@ inline codes32 iq3_xxs_codes(weight_row r, uint b, uint s)
     uint w = bytes4(p + 66 + 4 * s);
     uchar16 lo = as_uchar16((uint4)(grid[v & 255], grid[v >> 8 & 255], grid[v >> 16 & 255], grid[v >> 24 & 255]));
     uchar16 hi = as_uchar16((uint4)(grid[v >> 32 & 255], grid[v >> 40 & 255], grid[v >> 48 & 255], grid[v >> 56]));
-    return (codes32){negated(lo, EVEN_SIGNS(r, w & 127, w >> 7 & 127)),
-                     negated(hi, EVEN_SIGNS(r, w >> 14 & 127, w >> 21 & 127))};
+    return negated(join(lo, hi), join(EVEN_SIGNS(r, w & 127, w >> 7 & 127), EVEN_SIGNS(r, w >> 14 & 127, w >> 21 & 127)));
 }
 #define FORMAT iq3_xxs
 #define BLOCK 256
@@ -701,8 +771,7 @@ inline codes32 iq3_s_codes(weight_row r, uint b, uint s)
     uchar16 lo = as_uchar16((uint4)(POINT(0), POINT(1), POINT(2), POINT(3)));
     uchar16 hi = as_uchar16((uint4)(POINT(4), POINT(5), POINT(6), POINT(7)));
 #undef POINT
-    codes32 mask = bit_masks(signs);
-    return (codes32){negated(lo, mask.lo), negated(hi, mask.hi)};
+    return negated(join(lo, hi), bit_masks(signs));
 }
 #define FORMAT iq3_s
 #define BLOCK 256
@@ -733,8 +802,8 @@ inline codes32 iq1_s_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 50ul;
     uint v = bytes4(p + 2 + 4 * s), h = bytes2(p + 34 + 2 * s), down = h >> 15;
-    return (codes32){iq1_eighths(r, (v & 255) | (h << 8 & 0x700), (v >> 8 & 255) | (h << 5 & 0x700), down, down),
-                     iq1_eighths(r, (v >> 16 & 255) | (h << 2 & 0x700), v >> 24 | (h >> 1 & 0x700), down, down)};
+    return join(iq1_eighths(r, (v & 255) | (h << 8 & 0x700), (v >> 8 & 255) | (h << 5 & 0x700), down, down),
+                iq1_eighths(r, (v >> 16 & 255) | (h << 2 & 0x700), v >> 24 | (h >> 1 & 0x700), down, down));
 }
 #define FORMAT iq1_s
 #define BLOCK 256
@@ -758,8 +827,8 @@ inline codes32 iq1_m_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 56ul;
     uint v = bytes4(p + 4 * s), h = bytes2(p + 32 + 2 * s);
-    return (codes32){iq1_eighths(r, (v & 255) | (h << 8 & 0x700), (v >> 8 & 255) | (h << 4 & 0x700), h >> 3 & 1, h >> 7 & 1),
-                     iq1_eighths(r, (v >> 16 & 255) | (h & 0x700), v >> 24 | (h >> 4 & 0x700), h >> 11 & 1, h >> 15)};
+    return join(iq1_eighths(r, (v & 255) | (h << 8 & 0x700), (v >> 8 & 255) | (h << 4 & 0x700), h >> 3 & 1, h >> 7 & 1),
+                iq1_eighths(r, (v >> 16 & 255) | (h & 0x700), v >> 24 | (h >> 4 & 0x700), h >> 11 & 1, h >> 15));
 }
 #define FORMAT iq1_m
 #define BLOCK 256
@@ -782,7 +851,7 @@ inline void int_scales(weight_row r, uint b, int zero, float *d, float *m)
 
 #ifdef ID_i8
 #define i8_scales(r, b, d, m) int_scales(r, b, 0, d, m)
-#define i8_codes(r, b, s) plain_bytes((r).p + (b) * 32ul)
+#define i8_codes(r, b, s) bytes32((r).p + (b) * 32ul)
 #define FORMAT i8
 #define INT_BITS 8
 #define SIGNED 1

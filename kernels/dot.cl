@@ -77,16 +77,17 @@ inline float CAT(FORMAT, _dot_f32)(weight_row r, uint first, uint step, uint n_b
         UNROLL_ALL for (uint s = 0; s < BLOCK / 32; s++) {
             codes32 c = CAT(FORMAT, _codes)(r, b, s);
             __global const float *at = x + (size_t)b * BLOCK + 32 * s;
-            float8 p = TO_FLOAT8(c.lo.lo) * vload8(0, at);
-            p = fma(TO_FLOAT8(c.lo.hi), vload8(1, at), p);
+            uchar16 lo = LOW_HALF(c), hi = HIGH_HALF(c);
+            float8 p = TO_FLOAT8(lo.lo) * vload8(0, at);
+            p = fma(TO_FLOAT8(lo.hi), vload8(1, at), p);
 #if GROUP_LEN == 16
             acc = fma(p, (float8)d[2 * s], acc);
-            p = TO_FLOAT8(c.hi.lo) * vload8(2, at);
-            p = fma(TO_FLOAT8(c.hi.hi), vload8(3, at), p);
+            p = TO_FLOAT8(hi.lo) * vload8(2, at);
+            p = fma(TO_FLOAT8(hi.hi), vload8(3, at), p);
             acc = fma(p, (float8)d[2 * s + 1], acc);
 #else
-            p = fma(TO_FLOAT8(c.hi.lo), vload8(2, at), p);
-            p = fma(TO_FLOAT8(c.hi.hi), vload8(3, at), p);
+            p = fma(TO_FLOAT8(hi.lo), vload8(2, at), p);
+            p = fma(TO_FLOAT8(hi.hi), vload8(3, at), p);
             acc = fma(p, (float8)d[s], acc);
 #endif
         }
@@ -131,11 +132,12 @@ inline uint CAT(FORMAT, _blocks)(uint cols)
 #define DECODE_32(s, y)                                                                                                \
     {                                                                                                                  \
         codes32 c = CAT(FORMAT, _codes)(r, b, s);                                                                      \
+        uchar16 lo = LOW_HALF(c), hi = HIGH_HALF(c);                                                                   \
         uint g = 32 * (s) / GROUP_LEN, h = (32 * (s) + 16) / GROUP_LEN;                                                \
-        vstore8(fma(TO_FLOAT8(c.lo.lo), (float8)d[g], (float8)m[g]), 0, y);                                            \
-        vstore8(fma(TO_FLOAT8(c.lo.hi), (float8)d[g], (float8)m[g]), 1, y);                                            \
-        vstore8(fma(TO_FLOAT8(c.hi.lo), (float8)d[h], (float8)m[h]), 2, y);                                            \
-        vstore8(fma(TO_FLOAT8(c.hi.hi), (float8)d[h], (float8)m[h]), 3, y);                                            \
+        vstore8(fma(TO_FLOAT8(lo.lo), (float8)d[g], (float8)m[g]), 0, y);                                            \
+        vstore8(fma(TO_FLOAT8(lo.hi), (float8)d[g], (float8)m[g]), 1, y);                                            \
+        vstore8(fma(TO_FLOAT8(hi.lo), (float8)d[h], (float8)m[h]), 2, y);                                            \
+        vstore8(fma(TO_FLOAT8(hi.hi), (float8)d[h], (float8)m[h]), 3, y);                                            \
     }
 
 // 32 elements, the i-th of the row.

@@ -165,9 +165,10 @@ static clq_status get_kernel(clq_opencl *d, uint32_t kind, clq_kernel **kernel, 
     uint32_t slot = d->work_groups ? kind : 0;
     if (!s->kernels[slot]) {
         char options[sizeof((clq_program *)0)->options - 128], formats[1200];
+        bool portable = getenv("CLQ_TEST_PORTABLE"); // without the x86 parts of codes.cl
         format_options(s, formats, sizeof formats);
         if (d->work_groups) snprintf(options, sizeof options, "-DKIND=%u %s", kind, formats);
-        else snprintf(options, sizeof options, "-DTOGETHER=%d %s", s->together, formats);
+        else snprintf(options, sizeof options, "-DTOGETHER=%d %s%s", s->together, portable ? "-DPORTABLE " : "", formats);
         CLQ_TRY(clq_kernel_get(d, "steps.cl", 8, options, "run_steps", &s->kernels[slot], err));
     }
     *kernel = s->kernels[slot];
