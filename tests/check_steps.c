@@ -49,7 +49,7 @@ static void check_type(clq_device *d, const char *form, const char *name)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
             for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++, n++) {
                 // Every width, row count and token count; of the combinations of large ones a part.
-                if (tiny ? w > 2 || r > 2 || t == 3 || t == 1 : widths[w] * rows[r] * tokens[t] > (quick ? 200000 : 2500000) && n % 7) continue;
+                if (tiny ? w > 2 || r > 2 || t == 3 || t == 1 : widths[w] * rows[r] * tokens[t] > (quick ? 60000 : 2500000) && n % (quick ? 17 : 7)) continue;
                 clq_linear_case c = {.type = type, .rows = rows[r], .tokens = tokens[t], .seed = n, .bias = n % 3 == 0,
                                      .accumulate = n % 5 == 0};
                 c.cols = (widths[w] + block - 1) / block * block;
