@@ -167,3 +167,13 @@ def test_bench_usage(f32):
     fails(2, "bench", f32, f32, says="give one model")
     fails(2, "bench", "--typo", says="'--typo' is unknown")
     fails(3, "bench", "nowhere.gguf", says="nowhere.gguf")
+
+
+def test_device(f32):
+    """On OpenCL the text is the references'; kernels that fail their self-test are replaced, and that is told."""
+    texts = []
+    for device, name, value in (("ref", "X", ""), ("cpu", "X", ""), ("cpu", "CLQ_TOGETHER", "0"), ("cpu", "CLQ_TEST_BREAK_KERNEL", "steps")):
+        r = ok("generate", f32, "-p", PROMPT, "-n", "24", "--activations", "f32", "--device", device, env={name: value})
+        texts.append(r.stdout)
+        assert ("a forward pass gives other results" in r.stderr) == (value == "steps"), r.stderr
+    assert len(set(texts)) == 1 and texts[0]
