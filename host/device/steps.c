@@ -5,6 +5,7 @@
 // steps (kernels/steps.cl: TOGETHER), which takes half a microsecond where a launch takes ten. OpenCL does not promise
 // that groups run at the same time, so that is tried first. Else a launch runs one step.
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,9 @@ enum {
     PROBE_SPINS = 1 << 22,
     FULL_SPINS = 1 << 30,
 };
+
+// Two launches whose groups wait for each other could hold each other's threads: one at a time in a process.
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
 // ---- memories ----
 
@@ -278,7 +282,13 @@ static clq_status run(clq_opencl *d, const clq_step *steps, uint32_t n, cl_uint 
     CLQ_TRY(make_room(d, n, err));
     uint32_t first = s->n_steps;
     CLQ_TRY(put_steps(d, steps, n, err));
-    if (s->together) return launch(d, steps, first, n, d->base.threads, spins, weights, state, cache, err);
+    if (s->together) {
+        pthread_mutex_lock(&one_at_a_time);
+        clq_status st = launch(d, steps, first, n, d->base.threads, spins, weights, state, cache, err);
+        clq_status done = finish(d, st == CLQ_OK ? err : NULL);
+        pthread_mutex_unlock(&one_at_a_time);
+        return st == CLQ_OK ? done : st;
+    }
     for (uint32_t i = 0; i < n; i++) {
         if (clq_blas_takes(d, &steps[i]))
             CLQ_TRY(clq_blas_linear(d, &steps[i], memory_of(weights)->mem, memory_of(state)->mem, err));
