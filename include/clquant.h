@@ -336,6 +336,75 @@ CLQ_API clq_status clq_verify(clq_source *source, clq_source *output, uint32_t t
                               void (*each)(void *user, const clq_verify_tensor *t), void *user,
                               clq_verify_totals *totals, clq_error *err);
 
+// ---- running models ----------------------------------------------------------------------------
+
+typedef struct clq_model clq_model;
+
+typedef struct clq_model_options {
+    uint32_t context;          // positions of the cache; 0: what the model was trained on, at most 4096
+    uint32_t batch;            // tokens of one pass, at most; 0: 512
+    bool int8_activations;     // products with quantized weights round activations to int8, as llama.cpp does
+    clq_format_id cache_type;  // CLQ_F32, CLQ_F16 or CLQ_Q8_0
+    uint64_t max_memory;       // bytes on the device; layers that do not fit are streamed. 0: what the device has
+    const clq_hooks *hooks;
+} clq_model_options;
+
+typedef enum clq_pooling { CLQ_POOL_NONE, CLQ_POOL_MEAN, CLQ_POOL_CLS, CLQ_POOL_LAST } clq_pooling;
+
+typedef struct clq_model_facts {
+    const char *architecture; // GGUF's name
+    const char *name;         // general.name; "" if unknown
+    uint32_t layers, embd, vocab, trained_context, context, batch;
+    bool is_encoder;          // bidirectional: embeddings, no logits
+    clq_pooling pooling;      // what the model says
+    uint64_t n_weights, weight_bytes; // all parameters, as stored
+    uint32_t streamed_layers; // layers that are loaded for each pass
+} clq_model_facts;
+
+// Takes any source: GGUF or a Hugging Face folder. The source must live as long as the model. CLQ_BAD_INPUT with a
+// sentence where the architecture is unknown, a tensor is missing or has the wrong shape, or the metadata contradict.
+CLQ_API clq_status clq_model_open(const clq_source *source, clq_device *device, const clq_model_options *options,
+                                  clq_model **model, clq_error *err);
+CLQ_API void clq_model_close(clq_model *model);
+CLQ_API const clq_model_facts *clq_model_facts_of(const clq_model *model);
+// Token ids of a text: as many as there is room for are stored, *n tells how many there are. special: with the tokens that
+// the model wants around a text; parse: control tokens that stand in the text are tokens. CLQ_BAD_INPUT without a tokenizer.
+CLQ_API clq_status clq_model_tokenize(const clq_model *model, const char *text, size_t len, bool special, bool parse,
+                                      int32_t *ids, uint32_t room, uint32_t *n, clq_error *err);
+// A token's bytes: as many as there is room for; *len tells how many there are.
+CLQ_API clq_status clq_model_token_text(const clq_model *model, int32_t id, char *text, size_t room, size_t *len,
+                                        clq_error *err);
+CLQ_API bool clq_model_is_end(const clq_model *model, int32_t id); // whether the token ends a generated text
+
+// Rows of logits, floats [n][vocab], of the tokens first ... first + n - 1 of the call. Valid during the call. Other
+// than CLQ_OK ends the evaluation with that status (fill err).
+typedef clq_status (*clq_logits_fn)(void *user, uint32_t first, uint32_t n, const float *logits, clq_error *err);
+// The hidden states after layer `layer` (0: the embedding, layers: behind the final norm) for n tokens from the call's
+// token `first` on: floats [n][embd].
+typedef clq_status (*clq_hidden_fn)(void *user, uint32_t layer, uint32_t first, uint32_t n, const float *hidden,
+                                    clq_error *err);
+
+typedef struct clq_eval {
+    const int32_t *tokens; // n of them: checked against the vocabulary; they follow those in the cache
+    uint32_t n;
+    uint32_t logits_from;  // logits are wanted from this token of the call on; n: none
+    clq_logits_fn logits;  // called in order; NULL: none wanted
+    clq_hidden_fn hidden;  // NULL: none wanted
+    void *user;
+} clq_eval;
+
+// Runs the tokens behind those in the cache, in passes of `batch`. CLQ_BAD_INPUT when an id is out of range or the
+// cache is too short.
+CLQ_API clq_status clq_model_eval(clq_model *model, const clq_eval *eval, clq_error *err);
+// Positions filled; and forgets those behind the first n.
+CLQ_API uint32_t clq_model_position(const clq_model *model);
+CLQ_API void clq_model_rewind(clq_model *model, uint32_t n);
+
+// An encoder's (or, pooled, a decoder's) embedding of one text: floats [embd], pooled as asked, not normalised.
+// CLQ_BAD_INPUT when the text is longer than the model takes. Empties the cache.
+CLQ_API clq_status clq_model_embed(clq_model *model, const int32_t *tokens, uint32_t n, clq_pooling pooling,
+                                   float *embedding, clq_error *err);
+
 #ifdef __cplusplus
 }
 #endif

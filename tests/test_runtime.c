@@ -640,6 +640,47 @@ static void malformed_others(void **state)
     }
 }
 
+// The library's own functions for text, on the model that stands beside the tests.
+static void text_of_a_model(void **state)
+{
+    (void)state;
+    const char *data = getenv("CLQ_TEST_DATA"), text[] = "a model";
+    char path[1024], piece[64], all[64] = "";
+    clq_error err;
+    clq_source *source;
+    clq_device *device;
+    clq_model *model;
+    clq_model_options options = {.context = 16, .cache_type = CLQ_F32};
+    int32_t ids[64];
+    uint32_t n, again;
+    size_t len;
+    if (!data) skip();
+    snprintf(path, sizeof path, "%s/tiny-llama/model.safetensors", data);
+    FILE *weights = fopen(path, "rb");
+    if (!weights) skip();
+    fclose(weights);
+    snprintf(path, sizeof path, "%s/tiny-llama", data);
+    assert_int_equal(clq_source_open(path, NULL, &source, &err), CLQ_OK);
+    assert_int_equal(clq_device_open("ref", NULL, &device, &err), CLQ_OK);
+    assert_int_equal(clq_model_open(source, device, &options, &model, &err), CLQ_OK);
+    assert_int_equal(clq_model_tokenize(model, text, strlen(text), false, false, ids, 64, &n, &err), CLQ_OK);
+    assert_in_range(n, 1, 64);
+    assert_int_equal(clq_model_tokenize(model, text, strlen(text), false, false, ids, 0, &again, &err), CLQ_OK);
+    assert_int_equal(again, n); // no room: only how many
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(clq_model_token_text(model, ids[i], piece, sizeof piece, &len, &err), CLQ_OK);
+        assert_true(len < sizeof piece);
+        piece[len] = '\0';
+        strcat(all, piece);
+    }
+    assert_string_equal(all, text);
+    assert_int_equal(clq_model_token_text(model, -1, piece, sizeof piece, &len, &err), CLQ_BAD_INPUT);
+    assert_false(clq_model_is_end(model, ids[0]));
+    clq_model_close(model);
+    clq_device_close(device);
+    clq_source_close(source);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -653,6 +694,7 @@ int main(void)
         cmocka_unit_test(evaluations_that_fail),
         cmocka_unit_test(malformed),
         cmocka_unit_test(malformed_others),
+        cmocka_unit_test(text_of_a_model),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

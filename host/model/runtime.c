@@ -270,7 +270,7 @@ void clq_model_close(clq_model *m)
     clq_tokenizer_free(m->tokenizer);
     clq_net_free(&m->net);
     clq_view_free(&m->view);
-    free(m->facts.name);
+    free((char *)m->facts.name);
     free(m->layers);
     free(m->inputs);
     free(m->logits);
