@@ -367,8 +367,9 @@ CLQ_API clq_status clq_model_open(const clq_source *source, clq_device *device, 
                                   clq_model **model, clq_error *err);
 CLQ_API void clq_model_close(clq_model *model);
 CLQ_API const clq_model_facts *clq_model_facts_of(const clq_model *model);
-// Token ids of a text: as many as there is room for are stored, *n tells how many there are. special: with the tokens that
-// the model wants around a text; parse: control tokens that stand in the text are tokens. CLQ_BAD_INPUT without a tokenizer.
+// Token ids of a text: as many as there is room for are stored, *n tells how many there are. special: with the
+// tokens that the model wants around a text; parse: control tokens that stand in the text are tokens.
+// CLQ_BAD_INPUT without a tokenizer.
 CLQ_API clq_status clq_model_tokenize(const clq_model *model, const char *text, size_t len, bool special, bool parse,
                                       int32_t *ids, uint32_t room, uint32_t *n, clq_error *err);
 // A token's bytes: as many as there is room for; *len tells how many there are.

@@ -103,8 +103,8 @@ typedef struct clq_step {
 #define CLQ_PACKED_TOKENS 8
 #define CLQ_PREP_K(cols) (((cols) + 255u) / 256u * 256u)
 
-// What codebook formats look up: 64-bit words from these places on (clq_grids_expand). Signs: a byte of 0 or 255 for each
-// of eight elements, by the seven bits that blocks store. Grids: the values of a point, a byte each (iq1: in eighths).
+// What codebook formats look up: 64-bit words from these places on (clq_grids_expand). Signs: a byte of 0 or 255 for
+// each of eight elements, by the seven bits that blocks store. Grids: the values of a point, a byte each (iq1: in eighths).
 #define CLQ_EXPANDED_EVEN_SIGNS 0
 #define CLQ_EXPANDED_IQ2_XXS 128
 #define CLQ_EXPANDED_IQ2_XS 384

@@ -109,7 +109,8 @@ inline void attend_one(place at, __global const clq_step *s, uint t, uint h)
         for (uint k = 0; k < n; k++) {
             __global const uchar *value = values + (first + k) * bytes;
             total += p[k];
-            for (uint i = 0; i < dim; i += 8) vstore8(fma(cached8(s, value, i), (float8)p[k], vload8(0, sum + i)), 0, sum + i);
+            for (uint i = 0; i < dim; i += 8)
+                vstore8(fma(cached8(s, value, i), (float8)p[k], vload8(0, sum + i)), 0, sum + i);
         }
     }
     __global float *out = at.state + s->out + ((size_t)t * s->heads + h) * dim;
@@ -141,7 +142,8 @@ inline void attend_16(place at, __global const clq_step *s, uint t0, uint h)
     for (; first < last; first += KEY_BLOCK) {
         uint n = min((uint)KEY_BLOCK, last - first);
         for (uint k = 0; k < n; k++)
-            for (uint i = 0; i < dim; i += 8) vstore8(cached8(s, keys + (first + k) * bytes, i), 0, block + k * dim + i);
+            for (uint i = 0; i < dim; i += 8)
+                vstore8(cached8(s, keys + (first + k) * bytes, i), 0, block + k * dim + i);
         for (uint i = n * dim; i < (n + 3) / 4 * 4 * dim; i++) block[i] = 0.0f;
         for (uint k = 0; k < n; k += 4) multiply_near(block + k * dim, dim, 1, q, dim, false, p + k * 16);
         float16 block_most = most;
@@ -169,7 +171,8 @@ inline void attend_16(place at, __global const clq_step *s, uint t0, uint h)
             vstore16(e, k, p);
         }
         for (uint k = 0; k < n; k++)
-            for (uint i = 0; i < dim; i += 8) vstore8(cached8(s, values + (first + k) * bytes, i), 0, block + k * dim + i);
+            for (uint i = 0; i < dim; i += 8)
+                vstore8(cached8(s, values + (first + k) * bytes, i), 0, block + k * dim + i);
         for (uint i = 0; i < dim; i += 4) multiply_near(block + i, 1, dim, p, n, true, sum + i * 16);
     }
     for (uint i = 0; i < dim; i++) vstore16(vload16(i, sum) / total, i, sum);
@@ -182,7 +185,8 @@ inline void attend_16(place at, __global const clq_step *s, uint t0, uint h)
 inline void attend(place at, __global const clq_step *s)
 {
     if (s->tokens < CLQ_PACKED_TOKENS) {
-        for (uint u = at.group; u < s->tokens * s->heads; u += at.n_groups) attend_one(at, s, u / s->heads, u % s->heads);
+        for (uint u = at.group; u < s->tokens * s->heads; u += at.n_groups)
+            attend_one(at, s, u / s->heads, u % s->heads);
         return;
     }
     uint blocks = (s->tokens + 15) / 16;
@@ -223,7 +227,8 @@ inline void attend(place at, __global const clq_step *s, __local float *near)
             sum *= shrink;
             most = block_most;
             if (8 * LID < dim)
-                for (uint k = 0; k < n; k++) sum = fma(cached8(s, values + (first + k) * bytes, 8 * LID), (float8)p[k], sum);
+                for (uint k = 0; k < n; k++)
+                    sum = fma(cached8(s, values + (first + k) * bytes, 8 * LID), (float8)p[k], sum);
             barrier(CLK_LOCAL_MEM_FENCE);
         }
         if (8 * LID < dim) vstore8(sum / total, LID, at.state + s->out + ((size_t)t * s->heads + h) * dim);

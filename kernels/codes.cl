@@ -61,14 +61,8 @@ inline codes32 bytes32(__global const uchar *p)
 {
     return __builtin_astype(((__global const any_bytes32 *)p)->words, codes32);
 }
-inline codes32 masked(codes32 c, uint mask)
-{
-    return c & (codes32)(uchar)mask;
-}
-inline codes32 merged(codes32 a, codes32 b)
-{
-    return a | b;
-}
+inline codes32 masked(codes32 c, uint mask) { return c & (codes32)(uchar)mask; }
+inline codes32 merged(codes32 a, codes32 b) { return a | b; }
 // Codes that are small enough that no bit leaves its byte; shifted_down leaves bits of the neighbour.
 inline codes32 shifted_up(codes32 c, uint n)
 {
@@ -78,21 +72,20 @@ inline codes32 shifted_down(codes32 c, uint n)
 {
     return __builtin_astype(__builtin_astype(c, x86_ushort16) >> (x86_ushort16)(ushort)n, codes32);
 }
-inline codes32 negated(codes32 c, codes32 mask)
-{
-    return (c ^ mask) - mask;
-}
+inline codes32 negated(codes32 c, codes32 mask) { return (c ^ mask) - mask; }
 inline codes32 look_up32(uchar16 table, codes32 c)
 {
-    return __builtin_astype(__builtin_ia32_pshufb256(__builtin_astype(join(table, table), x86_char32),
-                                                     __builtin_astype(c, x86_char32)), codes32);
+    return __builtin_astype(
+        __builtin_ia32_pshufb256(__builtin_astype(join(table, table), x86_char32), __builtin_astype(c, x86_char32)),
+        codes32);
 }
 // 255 where a bit is set, of 32.
 inline codes32 bit_masks(uint bits)
 {
     uchar16 all = as_uchar16((uint4)bits), one16 = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
     codes32 from = join((uchar16)(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
-                        (uchar16)(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)), one = join(one16, one16);
+                        (uchar16)(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3)),
+            one = join(one16, one16);
     return __builtin_astype((look_up32(all, from) & one) == one, codes32);
 }
 #else
@@ -102,30 +95,12 @@ typedef struct {
 } codes32;
 #define LOW_HALF(c) (c).lo
 #define HIGH_HALF(c) (c).hi
-inline codes32 join(uchar16 lo, uchar16 hi)
-{
-    return (codes32){lo, hi};
-}
-inline codes32 bytes32(__global const uchar *p)
-{
-    return (codes32){bytes16(p), bytes16(p + 16)};
-}
-inline codes32 masked(codes32 c, uint mask)
-{
-    return (codes32){c.lo & (uchar)mask, c.hi & (uchar)mask};
-}
-inline codes32 merged(codes32 a, codes32 b)
-{
-    return (codes32){a.lo | b.lo, a.hi | b.hi};
-}
-inline codes32 shifted_up(codes32 c, uint n)
-{
-    return (codes32){c.lo << (uchar)n, c.hi << (uchar)n};
-}
-inline codes32 shifted_down(codes32 c, uint n)
-{
-    return (codes32){c.lo >> (uchar)n, c.hi >> (uchar)n};
-}
+inline codes32 join(uchar16 lo, uchar16 hi) { return (codes32){lo, hi}; }
+inline codes32 bytes32(__global const uchar *p) { return (codes32){bytes16(p), bytes16(p + 16)}; }
+inline codes32 masked(codes32 c, uint mask) { return (codes32){c.lo & (uchar)mask, c.hi & (uchar)mask}; }
+inline codes32 merged(codes32 a, codes32 b) { return (codes32){a.lo | b.lo, a.hi | b.hi}; }
+inline codes32 shifted_up(codes32 c, uint n) { return (codes32){c.lo << (uchar)n, c.hi << (uchar)n}; }
+inline codes32 shifted_down(codes32 c, uint n) { return (codes32){c.lo >> (uchar)n, c.hi >> (uchar)n}; }
 inline codes32 negated(codes32 c, codes32 mask)
 {
     return (codes32){(c.lo ^ mask.lo) - mask.lo, (c.hi ^ mask.hi) - mask.hi};
@@ -146,10 +121,7 @@ inline uint bytes4(__global const uchar *p)
     return ((__global const ushort *)p)[0] | (uint)((__global const ushort *)p)[1] << 16;
 }
 
-inline uint bytes2(__global const uchar *p)
-{
-    return p[0] | (uint)p[1] << 8;
-}
+inline uint bytes2(__global const uchar *p) { return p[0] | (uint)p[1] << 8; }
 
 #if defined(__F16C__)
 typedef short half_vector __attribute__((ext_vector_type(8)));
@@ -160,27 +132,21 @@ inline float half_value_of(ushort h)
 #else
 #define half_value_of(h) half_bits_to_float(h)
 #endif
-inline float half_at(__global const uchar *p)
-{
-    return half_value_of(*(__global const ushort *)p);
-}
+inline float half_at(__global const uchar *p) { return half_value_of(*(__global const ushort *)p); }
 
 // A table of 16 bytes, looked up by codes below 16.
 inline uchar16 look_up(uchar16 table, uchar16 codes)
 {
 #if X86
     typedef char x86_bytes __attribute__((ext_vector_type(16)));
-    return __builtin_astype(__builtin_ia32_pshufb128(__builtin_astype(table, x86_bytes),
-                                                     __builtin_astype(codes, x86_bytes)), uchar16);
+    return __builtin_astype(
+        __builtin_ia32_pshufb128(__builtin_astype(table, x86_bytes), __builtin_astype(codes, x86_bytes)), uchar16);
 #else
     return shuffle(table, codes);
 #endif
 }
 #if !X86
-inline codes32 look_up32(uchar16 table, codes32 c)
-{
-    return (codes32){look_up(table, c.lo), look_up(table, c.hi)};
-}
+inline codes32 look_up32(uchar16 table, codes32 c) { return (codes32){look_up(table, c.lo), look_up(table, c.hi)}; }
 inline codes32 bit_masks(uint bits) // 255 where a bit is set, of 32
 {
     uchar16 all = as_uchar16((uint4)bits), one = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
@@ -200,8 +166,10 @@ inline codes32 bit_masks(uint bits) // 255 where a bit is set, of 32
 #define EIGHT_CODES(p, bits)                                                                                           \
     ((as_ushort8(look_up(bytes16(p), (uchar16)(PAIR(0, bits), PAIR(1, bits), PAIR(2, bits), PAIR(3, bits),             \
                                                PAIR(4, bits), PAIR(5, bits), PAIR(6, bits), PAIR(7, bits)))) *         \
-      (ushort8)(LIFT(0, bits), LIFT(1, bits), LIFT(2, bits), LIFT(3, bits), LIFT(4, bits), LIFT(5, bits),              \
-                LIFT(6, bits), LIFT(7, bits)) >> (ushort)8) & (ushort)((1 << (bits)) - 1))
+          (ushort8)(LIFT(0, bits), LIFT(1, bits), LIFT(2, bits), LIFT(3, bits), LIFT(4, bits), LIFT(5, bits),          \
+                    LIFT(6, bits), LIFT(7, bits)) >>                                                                   \
+      (ushort)8) &                                                                                                     \
+     (ushort)((1 << (bits)) - 1))
 #define STREAM_CODES(NAME, bits)                                                                                       \
     inline codes32 NAME(__global const uchar *p)                                                                       \
     {                                                                                                                  \
@@ -237,10 +205,7 @@ inline x86_char32 load_char32(__global const char *q)
 {
     return __builtin_astype(((__global const any_bytes32 *)q)->words, x86_char32);
 }
-inline int8 sum_pairs(x86_short16 v)
-{
-    return __builtin_astype(__builtin_ia32_pmaddwd256(v, (x86_short16)1), int8);
-}
+inline int8 sum_pairs(x86_short16 v) { return __builtin_astype(__builtin_ia32_pmaddwd256(v, (x86_short16)1), int8); }
 inline int8 products_unsigned(codes32 c, __global const char *q)
 {
     return sum_pairs(__builtin_ia32_pmaddubsw256(__builtin_astype(c, x86_char32), load_char32(q)));
@@ -252,10 +217,7 @@ inline int8 products_signed(codes32 c, __global const char *q)
     return sum_pairs(__builtin_ia32_pmaddubsw256(size, __builtin_ia32_psignb256(load_char32(q), w)));
 }
 #else
-inline int4 sum_fours(int16 v)
-{
-    return v.lo.lo + v.lo.hi + (v.hi.lo + v.hi.hi);
-}
+inline int4 sum_fours(int16 v) { return v.lo.lo + v.lo.hi + (v.hi.lo + v.hi.hi); }
 inline int8 products_unsigned(codes32 c, __global const char *q)
 {
     return (int8)(sum_fours(convert_int16(c.lo) * convert_int16(vload16(0, q))),
@@ -276,7 +238,7 @@ inline void q4_0_scales(weight_row r, uint b, float *d, float *m)
     d[0] = half_at(r.p + b * 18ul);
     m[0] = -8.0f * d[0];
 }
-#define q4_0_codes(r, b, s) nibbles((r).p + (b) * 18ul + 2)
+#define q4_0_codes(r, b, s) nibbles((r).p + (b)*18ul + 2)
 #define FORMAT q4_0
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -292,7 +254,7 @@ inline void q4_1_scales(weight_row r, uint b, float *d, float *m)
     d[0] = half_at(r.p + b * 20ul);
     m[0] = half_at(r.p + b * 20ul + 2);
 }
-#define q4_1_codes(r, b, s) nibbles((r).p + (b) * 20ul + 4)
+#define q4_1_codes(r, b, s) nibbles((r).p + (b)*20ul + 4)
 #define FORMAT q4_1
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -313,7 +275,7 @@ inline void q5_0_scales(weight_row r, uint b, float *d, float *m)
     d[0] = half_at(r.p + b * 22ul);
     m[0] = -16.0f * d[0];
 }
-#define q5_0_codes(r, b, s) five_bits((r).p + (b) * 22ul + 2, (r).p + (b) * 22ul + 6)
+#define q5_0_codes(r, b, s) five_bits((r).p + (b)*22ul + 2, (r).p + (b)*22ul + 6)
 #define FORMAT q5_0
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -329,7 +291,7 @@ inline void q5_1_scales(weight_row r, uint b, float *d, float *m)
     d[0] = half_at(r.p + b * 24ul);
     m[0] = half_at(r.p + b * 24ul + 2);
 }
-#define q5_1_codes(r, b, s) five_bits((r).p + (b) * 24ul + 4, (r).p + (b) * 24ul + 8)
+#define q5_1_codes(r, b, s) five_bits((r).p + (b)*24ul + 4, (r).p + (b)*24ul + 8)
 #define FORMAT q5_1
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -340,11 +302,8 @@ inline void q5_1_scales(weight_row r, uint b, float *d, float *m)
 #endif
 
 #ifdef ID_q8_0
-inline void q8_0_scales(weight_row r, uint b, float *d, float *m)
-{
-    d[0] = half_at(r.p + b * 34ul);
-}
-#define q8_0_codes(r, b, s) bytes32((r).p + (b) * 34ul + 2)
+inline void q8_0_scales(weight_row r, uint b, float *d, float *m) { d[0] = half_at(r.p + b * 34ul); }
+#define q8_0_codes(r, b, s) bytes32((r).p + (b)*34ul + 2)
 #define FORMAT q8_0
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -354,17 +313,11 @@ inline void q8_0_scales(weight_row r, uint b, float *d, float *m)
 #include "dot.cl"
 #endif
 
-inline codes32 table_nibbles(uchar16 table, __global const uchar *p)
-{
-    return look_up32(table, nibbles(p));
-}
+inline codes32 table_nibbles(uchar16 table, __global const uchar *p) { return look_up32(table, nibbles(p)); }
 
 #ifdef ID_iq4_nl
-inline void iq4_nl_scales(weight_row r, uint b, float *d, float *m)
-{
-    d[0] = half_at(r.p + b * 18ul);
-}
-#define iq4_nl_codes(r, b, s) table_nibbles(IQ4_TABLE, (r).p + (b) * 18ul + 2)
+inline void iq4_nl_scales(weight_row r, uint b, float *d, float *m) { d[0] = half_at(r.p + b * 18ul); }
+#define iq4_nl_codes(r, b, s) table_nibbles(IQ4_TABLE, (r).p + (b)*18ul + 2)
 #define FORMAT iq4_nl
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -380,7 +333,7 @@ inline void mxfp4_scales(weight_row r, uint b, float *d, float *m)
     uint e = r.p[b * 17ul]; // half of 2^(e - 127): levels are doubled
     d[0] = e < 2 ? as_float(0x00200000u << e) : as_float((e - 1) << 23);
 }
-#define mxfp4_codes(r, b, s) table_nibbles(FP4_TABLE, (r).p + (b) * 17ul + 1)
+#define mxfp4_codes(r, b, s) table_nibbles(FP4_TABLE, (r).p + (b)*17ul + 1)
 #define FORMAT mxfp4
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -422,7 +375,7 @@ inline void q2_0_scales(weight_row r, uint b, float *d, float *m)
     m[0] = m[1] = -d[0];
 }
 STREAM_CODES(q2_0_stream, 2)
-#define q2_0_codes(r, b, s) q2_0_stream((r).p + (b) * 18ul + 2 + 8 * (s))
+#define q2_0_codes(r, b, s) q2_0_stream((r).p + (b)*18ul + 2 + 8 * (s))
 #define FORMAT q2_0
 #define BLOCK 64
 #define GROUP_LEN 32
@@ -470,7 +423,7 @@ inline void q2_K_scales(weight_row r, uint b, float *d, float *m)
     vstore16(half_at(p + 80) * convert_float16(s & (uchar)15), 0, d);
     vstore16(-half_at(p + 82) * convert_float16(s >> (uchar)4), 0, m);
 }
-#define q2_K_codes(r, b, s) shifted((r).p + (b) * 84ul + 16 + (s) / 4 * 32, (s) % 4 * 2, 3)
+#define q2_K_codes(r, b, s) shifted((r).p + (b)*84ul + 16 + (s) / 4 * 32, (s) % 4 * 2, 3)
 #define FORMAT q2_K
 #define BLOCK 256
 #define GROUP_LEN 16
@@ -518,8 +471,8 @@ inline void six_bit_scales(__global const uchar *p, float *d, float *m)
 }
 
 #ifdef ID_q4_K
-#define q4_K_scales(r, b, d, m) six_bit_scales((r).p + (b) * 144ul, d, m)
-#define q4_K_codes(r, b, s) shifted((r).p + (b) * 144ul + 16 + (s) / 2 * 32, (s) % 2 * 4, 15)
+#define q4_K_scales(r, b, d, m) six_bit_scales((r).p + (b)*144ul, d, m)
+#define q4_K_codes(r, b, s) shifted((r).p + (b)*144ul + 16 + (s) / 2 * 32, (s) % 2 * 4, 15)
 #define FORMAT q4_K
 #define BLOCK 256
 #define GROUP_LEN 32
@@ -530,7 +483,7 @@ inline void six_bit_scales(__global const uchar *p, float *d, float *m)
 #endif
 
 #ifdef ID_q5_K
-#define q5_K_scales(r, b, d, m) six_bit_scales((r).p + (b) * 176ul, d, m)
+#define q5_K_scales(r, b, d, m) six_bit_scales((r).p + (b)*176ul, d, m)
 inline codes32 q5_K_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 176ul;
@@ -581,7 +534,7 @@ inline void iq4_xs_scales(weight_row r, uint b, float *d, float *m)
         d[g] = v * (float)(l - 32);
     }
 }
-#define iq4_xs_codes(r, b, s) table_nibbles(IQ4_TABLE, (r).p + (b) * 136ul + 8 + 16 * (s))
+#define iq4_xs_codes(r, b, s) table_nibbles(IQ4_TABLE, (r).p + (b)*136ul + 8 + 16 * (s))
 #define FORMAT iq4_xs
 #define BLOCK 256
 #define GROUP_LEN 32
@@ -638,7 +591,7 @@ inline void tq2_0_scales(weight_row r, uint b, float *d, float *m)
         m[j] = -v;
     }
 }
-#define tq2_0_codes(r, b, s) shifted((r).p + (b) * 66ul + (s) / 4 * 32, (s) % 4 * 2, 3)
+#define tq2_0_codes(r, b, s) shifted((r).p + (b)*66ul + (s) / 4 * 32, (s) % 4 * 2, 3)
 #define FORMAT tq2_0
 #define BLOCK 256
 #define GROUP_LEN 32
@@ -650,12 +603,10 @@ inline void tq2_0_scales(weight_row r, uint b, float *d, float *m)
 
 // ---- codebooks ----
 
-inline uchar16 two_words(ulong a, ulong b)
-{
-    return as_uchar16((ulong2)(a, b));
-}
+inline uchar16 two_words(ulong a, ulong b) { return as_uchar16((ulong2)(a, b)); }
 // Signs of 16 elements, seven bits for eight.
-#define EVEN_SIGNS(r, a, b) two_words((r).tables[CLQ_EXPANDED_EVEN_SIGNS + (a)], (r).tables[CLQ_EXPANDED_EVEN_SIGNS + (b)])
+#define EVEN_SIGNS(r, a, b)                                                                                            \
+    two_words((r).tables[CLQ_EXPANDED_EVEN_SIGNS + (a)], (r).tables[CLQ_EXPANDED_EVEN_SIGNS + (b)])
 
 #ifdef ID_iq2_xxs
 inline void iq2_xxs_scales(weight_row r, uint b, float *d, float *m)
@@ -668,8 +619,9 @@ inline codes32 iq2_xxs_codes(weight_row r, uint b, uint s)
 {
     ulong v = bytes8(r.p + b * 66ul + 2 + s * 8);
     __global const ulong *grid = r.tables + CLQ_EXPANDED_IQ2_XXS;
-    return negated(join(two_words(grid[v & 255], grid[v >> 8 & 255]), two_words(grid[v >> 16 & 255], grid[v >> 24 & 255])),
-                   join(EVEN_SIGNS(r, v >> 32 & 127, v >> 39 & 127), EVEN_SIGNS(r, v >> 46 & 127, v >> 53 & 127)));
+    return negated(
+        join(two_words(grid[v & 255], grid[v >> 8 & 255]), two_words(grid[v >> 16 & 255], grid[v >> 24 & 255])),
+        join(EVEN_SIGNS(r, v >> 32 & 127, v >> 39 & 127), EVEN_SIGNS(r, v >> 46 & 127, v >> 53 & 127)));
 }
 #define FORMAT iq2_xxs
 #define BLOCK 256
@@ -685,19 +637,21 @@ inline void nibble_scales(float v, ulong s, float *d)
 {
     ulong2 w = (ulong2)(s & 0x0f0f0f0f0f0f0f0ful, s >> 4 & 0x0f0f0f0f0f0f0f0ful);
     uchar8 even = as_uchar8(w.x), odd = as_uchar8(w.y);
-    uchar16 all = (uchar16)(even.s0, odd.s0, even.s1, odd.s1, even.s2, odd.s2, even.s3, odd.s3, even.s4, odd.s4, even.s5,
-                            odd.s5, even.s6, odd.s6, even.s7, odd.s7);
+    uchar16 all = (uchar16)(even.s0, odd.s0, even.s1, odd.s1, even.s2, odd.s2, even.s3, odd.s3, even.s4, odd.s4,
+                            even.s5, odd.s5, even.s6, odd.s6, even.s7, odd.s7);
     vstore16(v * (0.5f + convert_float16(all)), 0, d);
 }
 
 #ifdef ID_iq2_xs
-#define iq2_xs_scales(r, b, d, m) (void)m, nibble_scales(0.25f * half_at((r).p + (b) * 74ul), bytes8((r).p + (b) * 74ul + 66), d)
+#define iq2_xs_scales(r, b, d, m)                                                                                      \
+    (void)m, nibble_scales(0.25f * half_at((r).p + (b)*74ul), bytes8((r).p + (b)*74ul + 66), d)
 inline codes32 iq2_xs_codes(weight_row r, uint b, uint s)
 {
     ulong v = bytes8(r.p + b * 74ul + 2 + s * 8);
     __global const ulong *grid = r.tables + CLQ_EXPANDED_IQ2_XS;
-    return negated(join(two_words(grid[v & 511], grid[v >> 16 & 511]), two_words(grid[v >> 32 & 511], grid[v >> 48 & 511])),
-                   join(EVEN_SIGNS(r, v >> 9 & 127, v >> 25 & 127), EVEN_SIGNS(r, v >> 41 & 127, v >> 57)));
+    return negated(
+        join(two_words(grid[v & 511], grid[v >> 16 & 511]), two_words(grid[v >> 32 & 511], grid[v >> 48 & 511])),
+        join(EVEN_SIGNS(r, v >> 9 & 127, v >> 25 & 127), EVEN_SIGNS(r, v >> 41 & 127, v >> 57)));
 }
 #define FORMAT iq2_xs
 #define BLOCK 256
@@ -709,7 +663,8 @@ inline codes32 iq2_xs_codes(weight_row r, uint b, uint s)
 #endif
 
 #ifdef ID_iq2_s
-#define iq2_s_scales(r, b, d, m) (void)m, nibble_scales(0.25f * half_at((r).p + (b) * 82ul), bytes8((r).p + (b) * 82ul + 74), d)
+#define iq2_s_scales(r, b, d, m)                                                                                       \
+    (void)m, nibble_scales(0.25f * half_at((r).p + (b)*82ul), bytes8((r).p + (b)*82ul + 74), d)
 inline codes32 iq2_s_codes(weight_row r, uint b, uint s)
 {
     __global const uchar *p = r.p + b * 82ul;
@@ -743,7 +698,8 @@ inline codes32 iq3_xxs_codes(weight_row r, uint b, uint s)
     uint w = bytes4(p + 66 + 4 * s);
     uchar16 lo = as_uchar16((uint4)(grid[v & 255], grid[v >> 8 & 255], grid[v >> 16 & 255], grid[v >> 24 & 255]));
     uchar16 hi = as_uchar16((uint4)(grid[v >> 32 & 255], grid[v >> 40 & 255], grid[v >> 48 & 255], grid[v >> 56]));
-    return negated(join(lo, hi), join(EVEN_SIGNS(r, w & 127, w >> 7 & 127), EVEN_SIGNS(r, w >> 14 & 127, w >> 21 & 127)));
+    return negated(join(lo, hi),
+                   join(EVEN_SIGNS(r, w & 127, w >> 7 & 127), EVEN_SIGNS(r, w >> 14 & 127, w >> 21 & 127)));
 }
 #define FORMAT iq3_xxs
 #define BLOCK 256
@@ -851,7 +807,7 @@ inline void int_scales(weight_row r, uint b, int zero, float *d, float *m)
 
 #ifdef ID_i8
 #define i8_scales(r, b, d, m) int_scales(r, b, 0, d, m)
-#define i8_codes(r, b, s) bytes32((r).p + (b) * 32ul)
+#define i8_codes(r, b, s) bytes32((r).p + (b)*32ul)
 #define FORMAT i8
 #define INT_BITS 8
 #define SIGNED 1
@@ -860,7 +816,7 @@ inline void int_scales(weight_row r, uint b, int zero, float *d, float *m)
 #ifdef ID_i2
 STREAM_CODES(i2_stream, 2)
 #define i2_scales(r, b, d, m) int_scales(r, b, 2, d, m)
-#define i2_codes(r, b, s) i2_stream((r).p + (b) * 8ul)
+#define i2_codes(r, b, s) i2_stream((r).p + (b)*8ul)
 #define FORMAT i2
 #define INT_BITS 2
 #define SIGNED 0
@@ -869,7 +825,7 @@ STREAM_CODES(i2_stream, 2)
 #ifdef ID_i3
 STREAM_CODES(i3_stream, 3)
 #define i3_scales(r, b, d, m) int_scales(r, b, 4, d, m)
-#define i3_codes(r, b, s) i3_stream((r).p + (b) * 12ul)
+#define i3_codes(r, b, s) i3_stream((r).p + (b)*12ul)
 #define FORMAT i3
 #define INT_BITS 3
 #define SIGNED 0
@@ -878,7 +834,7 @@ STREAM_CODES(i3_stream, 3)
 #ifdef ID_i4
 STREAM_CODES(i4_stream, 4)
 #define i4_scales(r, b, d, m) int_scales(r, b, 8, d, m)
-#define i4_codes(r, b, s) i4_stream((r).p + (b) * 16ul)
+#define i4_codes(r, b, s) i4_stream((r).p + (b)*16ul)
 #define FORMAT i4
 #define INT_BITS 4
 #define SIGNED 0
@@ -887,7 +843,7 @@ STREAM_CODES(i4_stream, 4)
 #ifdef ID_i5
 STREAM_CODES(i5_stream, 5)
 #define i5_scales(r, b, d, m) int_scales(r, b, 16, d, m)
-#define i5_codes(r, b, s) i5_stream((r).p + (b) * 20ul)
+#define i5_codes(r, b, s) i5_stream((r).p + (b)*20ul)
 #define FORMAT i5
 #define INT_BITS 5
 #define SIGNED 0
@@ -896,7 +852,7 @@ STREAM_CODES(i5_stream, 5)
 #ifdef ID_i6
 STREAM_CODES(i6_stream, 6)
 #define i6_scales(r, b, d, m) int_scales(r, b, 32, d, m)
-#define i6_codes(r, b, s) i6_stream((r).p + (b) * 24ul)
+#define i6_codes(r, b, s) i6_stream((r).p + (b)*24ul)
 #define FORMAT i6
 #define INT_BITS 6
 #define SIGNED 0
@@ -905,7 +861,7 @@ STREAM_CODES(i6_stream, 6)
 #ifdef ID_i7
 STREAM_CODES(i7_stream, 7)
 #define i7_scales(r, b, d, m) int_scales(r, b, 64, d, m)
-#define i7_codes(r, b, s) i7_stream((r).p + (b) * 28ul)
+#define i7_codes(r, b, s) i7_stream((r).p + (b)*28ul)
 #define FORMAT i7
 #define INT_BITS 7
 #define SIGNED 0

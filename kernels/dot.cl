@@ -3,7 +3,8 @@
 //
 //   FORMAT     its name: FORMAT_scales and FORMAT_codes are there
 //   SIGNED     codes are chars, else uchars below 128
-//   BLOCK      elements of a block, BYTES its bytes, GROUP_LEN elements that share a scale (16 or 32), HAS_MIN: m is not 0
+//   BLOCK      elements of a block, BYTES its bytes, GROUP_LEN elements that share a scale (16 or 32)
+//   HAS_MIN    m is not 0
 //   INT_BITS   instead of BLOCK to HAS_MIN: the integer family
 //
 // and makes, of blocks first, first + step ... < n_blocks of a row,
@@ -54,7 +55,8 @@ inline float CAT(FORMAT, _mins)(const float *m, __global const float *sums)
     return h.x + h.y + (h.z + h.w);
 #else
     float total = 0.0f;
-    UNROLL_ALL for (uint g = 0; g < BLOCK / GROUP_LEN; g++) {
+    UNROLL_ALL for (uint g = 0; g < BLOCK / GROUP_LEN; g++)
+    {
 #if GROUP_LEN == 16
         total = fma(m[g], sums[g], total);
 #else
@@ -74,7 +76,8 @@ inline float CAT(FORMAT, _dot_f32)(weight_row r, uint first, uint step, uint n_b
     for (uint b = first; b < n_blocks; b += step) {
         float d[BLOCK / GROUP_LEN], m[BLOCK / GROUP_LEN];
         CAT(FORMAT, _scales)(r, b, d, m);
-        UNROLL_ALL for (uint s = 0; s < BLOCK / 32; s++) {
+        UNROLL_ALL for (uint s = 0; s < BLOCK / 32; s++)
+        {
             codes32 c = CAT(FORMAT, _codes)(r, b, s);
             __global const float *at = x + (size_t)b * BLOCK + 32 * s;
             uchar16 lo = LOW_HALF(c), hi = HIGH_HALF(c);
@@ -106,7 +109,8 @@ inline float CAT(FORMAT, _dot_i8)(weight_row r, uint first, uint step, uint n_bl
     for (uint b = first; b < n_blocks; b += step) {
         float d[BLOCK / GROUP_LEN], m[BLOCK / GROUP_LEN];
         CAT(FORMAT, _scales)(r, b, d, m);
-        UNROLL_ALL for (uint s = 0; s < BLOCK / 32; s++) {
+        UNROLL_ALL for (uint s = 0; s < BLOCK / 32; s++)
+        {
             float8 p = convert_float8(PRODUCTS(CAT(FORMAT, _codes)(r, b, s), q + (size_t)b * BLOCK + 32 * s));
             float dx = scales[b * (BLOCK / 32) + s];
 #if GROUP_LEN == 16
@@ -124,20 +128,17 @@ inline float CAT(FORMAT, _dot_i8)(weight_row r, uint first, uint step, uint n_bl
 }
 
 // How far a row goes.
-inline uint CAT(FORMAT, _blocks)(uint cols)
-{
-    return (cols + BLOCK - 1) / BLOCK;
-}
+inline uint CAT(FORMAT, _blocks)(uint cols) { return (cols + BLOCK - 1) / BLOCK; }
 
 #define DECODE_32(s, y)                                                                                                \
     {                                                                                                                  \
         codes32 c = CAT(FORMAT, _codes)(r, b, s);                                                                      \
         uchar16 lo = LOW_HALF(c), hi = HIGH_HALF(c);                                                                   \
         uint g = 32 * (s) / GROUP_LEN, h = (32 * (s) + 16) / GROUP_LEN;                                                \
-        vstore8(fma(TO_FLOAT8(lo.lo), (float8)d[g], (float8)m[g]), 0, y);                                            \
-        vstore8(fma(TO_FLOAT8(lo.hi), (float8)d[g], (float8)m[g]), 1, y);                                            \
-        vstore8(fma(TO_FLOAT8(hi.lo), (float8)d[h], (float8)m[h]), 2, y);                                            \
-        vstore8(fma(TO_FLOAT8(hi.hi), (float8)d[h], (float8)m[h]), 3, y);                                            \
+        vstore8(fma(TO_FLOAT8(lo.lo), (float8)d[g], (float8)m[g]), 0, y);                                              \
+        vstore8(fma(TO_FLOAT8(lo.hi), (float8)d[g], (float8)m[g]), 1, y);                                              \
+        vstore8(fma(TO_FLOAT8(hi.lo), (float8)d[h], (float8)m[h]), 2, y);                                              \
+        vstore8(fma(TO_FLOAT8(hi.hi), (float8)d[h], (float8)m[h]), 3, y);                                              \
     }
 
 // 32 elements, the i-th of the row.

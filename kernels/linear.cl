@@ -64,10 +64,7 @@ FLOAT_WEIGHT(bf16, ushort, bf16_bits_to_float, LOAD_BF16)
 
 #define KEY_INT 0x10000 // formats of the integer family are KEY_INT + bits: what the host defines as ID_iBITS
 
-inline uint format_key(__global const clq_step *s)
-{
-    return s->bits ? KEY_INT + s->bits : s->format;
-}
+inline uint format_key(__global const clq_step *s) { return s->bits ? KEY_INT + s->bits : s->format; }
 
 inline ulong row_bytes(__global const clq_step *s)
 {
@@ -75,7 +72,8 @@ inline ulong row_bytes(__global const clq_step *s)
     case ID_f32: return s->cols * 4ul;
     case ID_f16:
     case ID_bf16: return s->cols * 2ul;
-#define X(name) case ID_##name: return name##_row_bytes(s->cols);
+#define X(name)                                                                                                        \
+    case ID_##name: return name##_row_bytes(s->cols);
         FORMATS
 #undef X
     }
@@ -130,9 +128,15 @@ inline void decode_row(place at, __global const clq_step *s, weight_row r, uint 
     case ID_f16: f16_decode(r, first, have, y); break;
     case ID_bf16: bf16_decode(r, first, have, y); break;
 #if WG
-#define X(name) case ID_##name: if (have) name##_decode_32(r, first / 32, y); break;
+#define X(name)                                                                                                        \
+    case ID_##name:                                                                                                    \
+        if (have) name##_decode_32(r, first / 32, y);                                                                  \
+        break;
 #else
-#define X(name) case ID_##name: name##_decode_run(r, first, have, y); break;
+#define X(name)                                                                                                        \
+    case ID_##name:                                                                                                    \
+        name##_decode_run(r, first, have, y);                                                                          \
+        break;
 #endif
         FORMATS
 #undef X
@@ -181,7 +185,8 @@ inline void put_product(place at, __global const clq_step *s, uint t, uint row, 
 inline void gemv(place at, __global const clq_step *s)
 {
     ulong bytes = row_bytes(s);
-    uint begin = (uint)((ulong)s->rows * at.group / at.n_groups), end = (uint)((ulong)s->rows * (at.group + 1) / at.n_groups);
+    uint begin = (uint)((ulong)s->rows * at.group / at.n_groups),
+         end = (uint)((ulong)s->rows * (at.group + 1) / at.n_groups);
     uint k = CLQ_PREP_K(s->cols);
     bool floats = s->mode == CLQ_MODE_F32;
     // One loop for each format, with the choices made outside of it.
@@ -234,7 +239,8 @@ MULTIPLY_4X16(multiply_far, __global)
 MULTIPLY_4X16(multiply_near, __private)
 
 // Rows [row, row + n_rows) for the tokens of panels [first, first + n_panels).
-inline void gemm_tile(place at, __global const clq_step *s, ulong bytes, uint row, uint n_rows, uint first, uint n_panels)
+inline void gemm_tile(place at, __global const clq_step *s, ulong bytes, uint row, uint n_rows, uint first,
+                      uint n_panels)
 {
     float tile[TILE_ROWS * TILE_K], c[TILE_PANELS * TILE_ROWS * 16];
     uint k16 = (s->cols + 15) / 16 * 16, quads = (n_rows + 3) / 4;
@@ -274,8 +280,10 @@ inline void gemm(place at, __global const clq_step *s)
 
 inline void linear(place at, __global const clq_step *s)
 {
-    if (s->tokens >= CLQ_PACKED_TOKENS) gemm(at, s);
-    else gemv(at, s);
+    if (s->tokens >= CLQ_PACKED_TOKENS)
+        gemm(at, s);
+    else
+        gemv(at, s);
 }
 #else
 // ---- GPUs: 64 items a group ----
@@ -349,8 +357,10 @@ inline void gemm(place at, __global const clq_step *s, __local float *near)
 
 inline void linear(place at, __global const clq_step *s, __local float *near)
 {
-    if (s->tokens >= CLQ_PACKED_TOKENS) gemm(at, s, near);
-    else gemv(at, s, near);
+    if (s->tokens >= CLQ_PACKED_TOKENS)
+        gemm(at, s, near);
+    else
+        gemv(at, s, near);
 }
 #endif
 

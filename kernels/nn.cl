@@ -33,7 +33,8 @@ inline float8 tanh8(float8 x)
 {
     float8 a = fabs(x), e = exp8(-2.0f * a), big = (1.0f - e) / (1.0f + e);
     float8 s = x * x; // small values: the difference above would cancel
-    float8 small = a * fma(s, fma(s, fma(s, (float8)-0.0539682540f, (float8)0.133333333f), (float8)-0.333333333f), (float8)1.0f);
+    float8 small =
+        a * fma(s, fma(s, fma(s, (float8)-0.0539682540f, (float8)0.133333333f), (float8)-0.333333333f), (float8)1.0f);
     return copysign(a < 0.1f ? small : big, x);
 }
 
@@ -95,23 +96,32 @@ inline void norm(place at, __global const clq_step *s NEAR_PARAM)
         }
         float8 squares = 0.0f;
         float rest = 0.0f;
-        COLUMNS(0, s->cols, { float8 v = vload8(0, x + i) - mean; squares = fma(v, v, squares); },
-                { float v = x[i] - mean; rest = fma(v, v, rest); })
+        COLUMNS(
+            0, s->cols,
+            {
+                float8 v = vload8(0, x + i) - mean;
+                squares = fma(v, v, squares);
+            },
+            {
+                float v = x[i] - mean;
+                rest = fma(v, v, rest);
+            })
         float scale = 1.0f / sqrt(GROUP_SUM(sum8(squares) + rest) / (float)s->cols + s->eps);
-        COLUMNS(0, s->cols,
-                {
-                    float8 v = (vload8(0, x + i) - mean) * scale;
-                    if (w) v *= vload8(0, w + i);
-                    if (b) v += vload8(0, b + i);
-                    if (add) v += vload8(0, y + i);
-                    vstore8(v, 0, y + i);
-                },
-                {
-                    float v = (x[i] - mean) * scale;
-                    if (w) v *= w[i];
-                    if (b) v += b[i];
-                    y[i] = add ? y[i] + v : v;
-                })
+        COLUMNS(
+            0, s->cols,
+            {
+                float8 v = (vload8(0, x + i) - mean) * scale;
+                if (w) v *= vload8(0, w + i);
+                if (b) v += vload8(0, b + i);
+                if (add) v += vload8(0, y + i);
+                vstore8(v, 0, y + i);
+            },
+            {
+                float v = (x[i] - mean) * scale;
+                if (w) v *= w[i];
+                if (b) v += b[i];
+                y[i] = add ? y[i] + v : v;
+            })
     }
 }
 
@@ -135,9 +145,10 @@ inline float quantize_run(const float *x, uint n, uint mode, char *q)
                 if (fabs(x[i]) == top) {
                     most = x[i];
                     break;
-                }
-                else continue;
-        else if (bottom > top) most = -bottom;
+                } else
+                    continue;
+        else if (bottom > top)
+            most = -bottom;
         id = most != 0.0f ? -127.0f / most : 0.0f;
         d = id != 0.0f ? 1.0f / id : 0.0f;
         for (uint i = 0; i < n; i += 8) {
@@ -151,7 +162,8 @@ inline float quantize_run(const float *x, uint n, uint mode, char *q)
     if (!(id <= FLT_MAX)) id = d = 0.0f;
     for (uint i = 0; i < n; i += 8) {
         float8 v = vload8(0, x + i) * id;
-        int8 c = mode == CLQ_MODE_Q8_32 ? convert_int8_rtz(v + copysign((float8)0.49999997f, v)) : convert_int8_rtz(round_even(v));
+        int8 c = mode == CLQ_MODE_Q8_32 ? convert_int8_rtz(v + copysign((float8)0.49999997f, v))
+                                        : convert_int8_rtz(round_even(v));
         vstore8(convert_char8(c), 0, q + i);
     }
     return mode == CLQ_MODE_Q8_32 ? half_value_of(float_to_half_bits(d)) : d;
@@ -219,7 +231,8 @@ inline void prep_panels(place at, __global const clq_step *s)
     uint k16 = (s->cols + 15) / 16 * 16, runs = (k16 + 255) / 256, panels = (s->tokens + 15) / 16;
 #if WG
     for (uint u = at.group * LSIZE + LID; u < panels * runs * 16; u += at.n_groups * LSIZE) {
-        uint lane = u % 16, run = u / 16 % runs, panel = u / 16 / runs, t = panel * 16 + lane, n = min(256u, k16 - run * 256);
+        uint lane = u % 16, run = u / 16 % runs, panel = u / 16 / runs, t = panel * 16 + lane,
+             n = min(256u, k16 - run * 256);
         float x[256], scales[8];
         char q[256];
         __global float *out = at.state + s->out + ((size_t)panel * k16 + run * 256) * 16 + lane;
@@ -266,8 +279,10 @@ inline void prep_panels(place at, __global const clq_step *s)
 
 inline void prep(place at, __global const clq_step *s)
 {
-    if (s->tokens >= CLQ_PACKED_TOKENS) prep_panels(at, s);
-    else prep_rows(at, s);
+    if (s->tokens >= CLQ_PACKED_TOKENS)
+        prep_panels(at, s);
+    else
+        prep_rows(at, s);
 }
 
 // ---- element by element ----
@@ -299,15 +314,16 @@ inline void act(place at, __global const clq_step *s)
         __global const float *x = at.state + s->in + (size_t)t * s->in_stride;
         __global const float *other = at.state + s->in2 + (size_t)t * s->in_stride;
         __global float *y = at.state + s->out + (size_t)t * s->cols;
-        COLUMNS(begin, end,
-                {
-                    float8 v = activate8(s->act, vload8(0, x + i));
-                    vstore8(mul ? v * vload8(0, other + i) : v, 0, y + i);
-                },
-                {
-                    float v = activate8(s->act, (float8)x[i]).s0;
-                    y[i] = mul ? v * other[i] : v;
-                })
+        COLUMNS(
+            begin, end,
+            {
+                float8 v = activate8(s->act, vload8(0, x + i));
+                vstore8(mul ? v * vload8(0, other + i) : v, 0, y + i);
+            },
+            {
+                float v = activate8(s->act, (float8)x[i]).s0;
+                y[i] = mul ? v * other[i] : v;
+            })
     }
 }
 

@@ -18,18 +18,42 @@
 inline void run_step(place at, __global const clq_step *s NEAR_PARAM)
 {
     switch (s->kind) {
-    case CLQ_STEP_EMBED: if (HAS_KIND(CLQ_STEP_EMBED)) embed(at, s NEAR_PASS); break;
-    case CLQ_STEP_NORM: if (HAS_KIND(CLQ_STEP_NORM)) norm(at, s NEAR_PASS); break;
-    case CLQ_STEP_PREP: if (HAS_KIND(CLQ_STEP_PREP)) prep(at, s); break;
-    case CLQ_STEP_LINEAR: if (HAS_KIND(CLQ_STEP_LINEAR)) linear(at, s NEAR_PASS); break;
-    case CLQ_STEP_ROPE: if (HAS_KIND(CLQ_STEP_ROPE)) rope(at, s); break;
-    case CLQ_STEP_STORE: if (HAS_KIND(CLQ_STEP_STORE)) store(at, s); break;
-    case CLQ_STEP_ATTEND: if (HAS_KIND(CLQ_STEP_ATTEND)) attend(at, s NEAR_PASS); break;
-    case CLQ_STEP_ACT: if (HAS_KIND(CLQ_STEP_ACT)) act(at, s); break;
-    case CLQ_STEP_ADD: if (HAS_KIND(CLQ_STEP_ADD)) add(at, s); break;
-    case CLQ_STEP_GATHER: if (HAS_KIND(CLQ_STEP_GATHER)) gather(at, s); break;
-    case CLQ_STEP_SCATTER: if (HAS_KIND(CLQ_STEP_SCATTER)) scatter(at, s); break;
-    case CLQ_STEP_SOFTCAP: if (HAS_KIND(CLQ_STEP_SOFTCAP)) softcap(at, s); break;
+    case CLQ_STEP_EMBED:
+        if (HAS_KIND(CLQ_STEP_EMBED)) embed(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_NORM:
+        if (HAS_KIND(CLQ_STEP_NORM)) norm(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_PREP:
+        if (HAS_KIND(CLQ_STEP_PREP)) prep(at, s);
+        break;
+    case CLQ_STEP_LINEAR:
+        if (HAS_KIND(CLQ_STEP_LINEAR)) linear(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_ROPE:
+        if (HAS_KIND(CLQ_STEP_ROPE)) rope(at, s);
+        break;
+    case CLQ_STEP_STORE:
+        if (HAS_KIND(CLQ_STEP_STORE)) store(at, s);
+        break;
+    case CLQ_STEP_ATTEND:
+        if (HAS_KIND(CLQ_STEP_ATTEND)) attend(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_ACT:
+        if (HAS_KIND(CLQ_STEP_ACT)) act(at, s);
+        break;
+    case CLQ_STEP_ADD:
+        if (HAS_KIND(CLQ_STEP_ADD)) add(at, s);
+        break;
+    case CLQ_STEP_GATHER:
+        if (HAS_KIND(CLQ_STEP_GATHER)) gather(at, s);
+        break;
+    case CLQ_STEP_SCATTER:
+        if (HAS_KIND(CLQ_STEP_SCATTER)) scatter(at, s);
+        break;
+    case CLQ_STEP_SOFTCAP:
+        if (HAS_KIND(CLQ_STEP_SOFTCAP)) softcap(at, s);
+        break;
     }
 }
 
@@ -64,7 +88,9 @@ __kernel GROUP void run_steps(__global const clq_step *restrict steps, uint firs
 #if TOGETHER
     uint met = 0;
     for (uint i = first; i < first + count; i++) {
-        if (i > first && !(steps[i].flags & CLQ_STEP_TOGETHER) && !meet(sync + counter, sync, ++met * at.n_groups, spins)) return;
+        if (i > first && !(steps[i].flags & CLQ_STEP_TOGETHER) &&
+            !meet(sync + counter, sync, ++met * at.n_groups, spins))
+            return;
         run_step(at, steps + i NEAR_PASS);
     }
 #else

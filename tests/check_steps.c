@@ -4,7 +4,8 @@
 //
 //   check_steps [--device D] [--only NAME] [--form vec|wg|launches] [--tiny] [--all] [--verbose]
 //
-// --form launches: the vec form with one launch a step, and portable code only. --tiny: shapes for Oclgrind. --all: more large ones.
+// --form launches: the vec form with one launch a step, and portable code only. --tiny: shapes for Oclgrind. --all: more
+// large ones.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,10 +20,13 @@ static uint32_t n_passed, n_failed;
 
 static void report(bool good, const char *form, const char *what, double worst, const clq_error *err)
 {
-    if (good) n_passed++;
-    else n_failed++;
+    if (good)
+        n_passed++;
+    else
+        n_failed++;
     if (!good || verbose)
-        printf("%s %s %s: %.3g of the bound %s\n", good ? "ok  " : "FAIL", form, what, worst, err->status ? err->text : "");
+        printf("%s %s %s: %.3g of the bound %s\n", good ? "ok  " : "FAIL", form, what, worst,
+               err->status ? err->text : "");
 }
 
 static void check_linear(clq_device *d, const char *form, const char *name, const clq_linear_case *c)
@@ -42,15 +46,23 @@ static void check_type(clq_device *d, const char *form, const char *name)
     if (only && strcmp(only, name) != 0) return;
     if (clq_type_parse(name, &type, NULL) != CLQ_OK) abort();
     bool is_int = type.format == CLQ_INT, is_float = clq_step_int8_mode(type.format) == CLQ_MODE_F32;
-    uint32_t block = is_int ? (type.granularity == CLQ_PER_GROUP ? type.group_size : 1) : clq_format_at(type.format)->block_elements;
-    static const uint32_t rows[] = {1, 3, 7, 31, 33, 65}, tokens[] = {1, 2, 17, 64}, widths[] = {1, 33, 100, 768, 2049, 16384};
+    uint32_t block =
+        is_int ? (type.granularity == CLQ_PER_GROUP ? type.group_size : 1) : clq_format_at(type.format)->block_elements;
+    static const uint32_t rows[] = {1, 3, 7, 31, 33, 65}, tokens[] = {1, 2, 17, 64},
+                          widths[] = {1, 33, 100, 768, 2049, 16384};
     uint32_t n = 0;
     for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
             for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++, n++) {
                 // Every width, row count and token count; of the combinations of large ones a part.
-                if (tiny ? w > 2 || r > 2 || t == 3 || t == 1 : widths[w] * rows[r] * tokens[t] > (quick ? 60000 : 2500000) && n % (quick ? 17 : 7)) continue;
-                clq_linear_case c = {.type = type, .rows = rows[r], .tokens = tokens[t], .seed = n, .bias = n % 3 == 0,
+                if (tiny ? w > 2 || r > 2 || t == 3 || t == 1
+                         : widths[w] * rows[r] * tokens[t] > (quick ? 60000 : 2500000) && n % (quick ? 17 : 7))
+                    continue;
+                clq_linear_case c = {.type = type,
+                                     .rows = rows[r],
+                                     .tokens = tokens[t],
+                                     .seed = n,
+                                     .bias = n % 3 == 0,
                                      .accumulate = n % 5 == 0};
                 c.cols = (widths[w] + block - 1) / block * block;
                 if (c.cols > 16384) continue;
@@ -93,25 +105,50 @@ static void check_kinds(clq_device *d, const char *form)
             uint32_t n = widths[w], m = tokens[t];
             if (tiny && n > 100) continue;
             for (uint32_t flags = 0; flags < 4; flags++)
-                check_step(d, form, "norm", (clq_step){.kind = CLQ_STEP_NORM, .rows = m, .tokens = m, .cols = n,
-                           .in_stride = n + 2, .out_stride = n + 2, .eps = 1e-6f, .flags = flags,
-                           .bias = flags & 2 ? 0 : CLQ_NONE, .w = flags & 1 ? CLQ_NONE : 0}, NULL);
+                check_step(d, form, "norm",
+                           (clq_step){.kind = CLQ_STEP_NORM,
+                                      .rows = m,
+                                      .tokens = m,
+                                      .cols = n,
+                                      .in_stride = n + 2,
+                                      .out_stride = n + 2,
+                                      .eps = 1e-6f,
+                                      .flags = flags,
+                                      .bias = flags & 2 ? 0 : CLQ_NONE,
+                                      .w = flags & 1 ? CLQ_NONE : 0},
+                           NULL);
             for (uint32_t act = 0; act < 4; act++)
-                check_step(d, form, "act", (clq_step){.kind = CLQ_STEP_ACT, .tokens = m, .cols = n, .in_stride = n + 1,
-                           .act = act, .flags = act % 2 ? CLQ_STEP_MUL : 0}, NULL);
+                check_step(d, form, "act",
+                           (clq_step){.kind = CLQ_STEP_ACT,
+                                      .tokens = m,
+                                      .cols = n,
+                                      .in_stride = n + 1,
+                                      .act = act,
+                                      .flags = act % 2 ? CLQ_STEP_MUL : 0},
+                           NULL);
             check_step(d, form, "add", (clq_step){.kind = CLQ_STEP_ADD, .tokens = m, .cols = n, .scale = 0.5f}, NULL);
-            check_step(d, form, "softcap", (clq_step){.kind = CLQ_STEP_SOFTCAP, .tokens = m, .cols = n, .scale = 1.5f}, NULL);
+            check_step(d, form, "softcap", (clq_step){.kind = CLQ_STEP_SOFTCAP, .tokens = m, .cols = n, .scale = 1.5f},
+                       NULL);
             check_step(d, form, "gather", (clq_step){.kind = CLQ_STEP_GATHER, .tokens = m, .cols = n}, NULL);
             check_step(d, form, "scatter", (clq_step){.kind = CLQ_STEP_SCATTER, .tokens = m, .cols = n}, NULL);
         }
     for (size_t e = 0; e < sizeof embeddings / sizeof *embeddings; e++)
         for (uint32_t flags = 0; flags < 2; flags++)
-            check_step(d, form, "embed", (clq_step){.kind = CLQ_STEP_EMBED, .tokens = 5, .rows = 9, .cols = 768, .scale = 3.5f,
-                       .flags = flags}, embeddings[e]);
+            check_step(
+                d, form, "embed",
+                (clq_step){.kind = CLQ_STEP_EMBED, .tokens = 5, .rows = 9, .cols = 768, .scale = 3.5f, .flags = flags},
+                embeddings[e]);
     for (uint32_t neox = 0; neox < 2; neox++)
         for (uint32_t dims = 8; dims <= 24; dims += 8)
-            check_step(d, form, "rope", (clq_step){.kind = CLQ_STEP_ROPE, .tokens = 3, .heads = 3, .head_dim = 24,
-                       .in_stride = 80, .dims = dims, .flags = neox ? CLQ_STEP_NEOX : 0}, NULL);
+            check_step(d, form, "rope",
+                       (clq_step){.kind = CLQ_STEP_ROPE,
+                                  .tokens = 3,
+                                  .heads = 3,
+                                  .head_dim = 24,
+                                  .in_stride = 80,
+                                  .dims = dims,
+                                  .flags = neox ? CLQ_STEP_NEOX : 0},
+                       NULL);
     static const uint32_t heads[][3] = {{1, 1, 8}, {4, 2, 32}, {3, 1, 64}, {2, 2, 96}, {4, 1, 256}};
     static const clq_format_id caches[] = {CLQ_F32, CLQ_F16, CLQ_Q8_0};
     for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
@@ -120,10 +157,19 @@ static void check_kinds(clq_device *d, const char *form)
                 for (size_t t = 0; t < 3; t++) {
                     uint32_t m = tokens[t], before = kind % 2 ? 0 : 70;
                     if ((caches[c] == CLQ_Q8_0 && heads[h][2] % 32) || (tiny && (h > 1 || m > 3))) continue;
-                    clq_step s = {.kind = CLQ_STEP_ATTEND, .tokens = m, .heads = heads[h][0], .kv_heads = heads[h][1],
-                                  .head_dim = heads[h][2], .in_stride = heads[h][0] * heads[h][2], .position = before,
-                                  .positions = 96, .keys = before + m, .cache_format = caches[c], .scale = 0.3f,
-                                  .softcap = kind == 2 ? 2.0f : 0, .window = kind >= 3 ? 9 : 0,
+                    clq_step s = {.kind = CLQ_STEP_ATTEND,
+                                  .tokens = m,
+                                  .heads = heads[h][0],
+                                  .kv_heads = heads[h][1],
+                                  .head_dim = heads[h][2],
+                                  .in_stride = heads[h][0] * heads[h][2],
+                                  .position = before,
+                                  .positions = 96,
+                                  .keys = before + m,
+                                  .cache_format = caches[c],
+                                  .scale = 0.3f,
+                                  .softcap = kind == 2 ? 2.0f : 0,
+                                  .window = kind >= 3 ? 9 : 0,
                                   .flags = kind == 1 || kind == 4 ? 0 : CLQ_STEP_CAUSAL};
                     check_step(d, form, "attend", s, NULL);
                 }
@@ -146,14 +192,15 @@ static void check_form(const char *form)
         clq_device_describe(d, &info);
         printf("device: %s\n", info.name);
     }
-    static const char *const ints[] = {"i2", "i3_g32", "i4", "i4_g64", "i4_asym_g32", "i5_asym", "i6_g128", "i7_asym", "i8",
-                                       "i8_asym_g32", "i8_asym_tensor"};
+    static const char *const ints[] = {"i2",      "i3_g32",  "i4", "i4_g64",      "i4_asym_g32",   "i5_asym",
+                                       "i6_g128", "i7_asym", "i8", "i8_asym_g32", "i8_asym_tensor"};
     // One program for all formats.
     const char *names[CLQ_FORMAT_COUNT + sizeof ints / sizeof *ints];
     clq_type types[CLQ_FORMAT_COUNT + sizeof ints / sizeof *ints];
     uint32_t n = 0;
     for (int id = 0; id < CLQ_FORMAT_COUNT; id++)
-        if (clq_format_at((clq_format_id)id)->has_codec && id != CLQ_INT) names[n++] = clq_format_at((clq_format_id)id)->name;
+        if (clq_format_at((clq_format_id)id)->has_codec && id != CLQ_INT)
+            names[n++] = clq_format_at((clq_format_id)id)->name;
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) names[n++] = ints[i];
     for (uint32_t i = 0; i < n; i++)
         if (clq_type_parse(names[i], &types[i], NULL) != CLQ_OK) abort();
@@ -167,14 +214,21 @@ int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
-        if (strcmp(argv[i], "--device") == 0 && more) selector = argv[++i];
-        else if (strcmp(argv[i], "--only") == 0 && more) only = argv[++i];
-        else if (strcmp(argv[i], "--form") == 0 && more) form_only = argv[++i];
-        else if (strcmp(argv[i], "--tiny") == 0) tiny = true;
-        else if (strcmp(argv[i], "--verbose") == 0) verbose = true;
-        else if (strcmp(argv[i], "--all") == 0) quick = false;
+        if (strcmp(argv[i], "--device") == 0 && more)
+            selector = argv[++i];
+        else if (strcmp(argv[i], "--only") == 0 && more)
+            only = argv[++i];
+        else if (strcmp(argv[i], "--form") == 0 && more)
+            form_only = argv[++i];
+        else if (strcmp(argv[i], "--tiny") == 0)
+            tiny = true;
+        else if (strcmp(argv[i], "--verbose") == 0)
+            verbose = true;
+        else if (strcmp(argv[i], "--all") == 0)
+            quick = false;
         else {
-            fprintf(stderr, "usage: check_steps [--device D] [--only NAME] [--form vec|wg|launches] [--tiny] [--all] [--verbose]\n");
+            fprintf(stderr, "usage: check_steps [--device D] [--only NAME] [--form vec|wg|launches] [--tiny] [--all] "
+                            "[--verbose]\n");
             return 2;
         }
     }

@@ -52,7 +52,8 @@ static clq_status make_weights(bench *b, const clq_type *type, uint64_t rows, cl
     b->linear.rows = (clq_u32)rows;
     b->linear.scales = n_scales ? scales_at : CLQ_NONE;
     b->linear.zero_points = n_scales && !type->symmetric ? zeros_at : CLQ_NONE;
-    CLQ_TRY_OUT(clq_encode(b->device, type, CLQ_F32, x, PATTERN_ROWS, COLS, codes, stored, type->symmetric ? NULL : zeros, NULL, err));
+    CLQ_TRY_OUT(clq_encode(b->device, type, CLQ_F32, x, PATTERN_ROWS, COLS, codes, stored,
+                           type->symmetric ? NULL : zeros, NULL, err));
     CLQ_TRY_OUT(b->device->ops->memory_create(b->device, n_bytes, &b->weights, err));
     for (uint64_t r = 0; r < rows && st == CLQ_OK; r += PATTERN_ROWS)
         st = b->device->ops->memory_write(b->weights, r * (all.codes / rows), codes, few.codes, err);
@@ -72,7 +73,8 @@ static clq_status time_product(bench *b, uint32_t tokens, uint32_t mode, double 
 {
     clq_device *d = b->device;
     uint64_t n_in = (uint64_t)tokens * COLS, n_prep = clq_prep_floats(tokens, COLS, mode);
-    b->prep = (clq_step){.kind = CLQ_STEP_PREP, .tokens = tokens, .cols = COLS, .in_stride = COLS, .mode = mode, .out = n_in};
+    b->prep =
+        (clq_step){.kind = CLQ_STEP_PREP, .tokens = tokens, .cols = COLS, .in_stride = COLS, .mode = mode, .out = n_in};
     b->linear.tokens = tokens;
     b->linear.mode = mode;
     b->linear.in = n_in;
@@ -101,18 +103,20 @@ static clq_status time_product(bench *b, uint32_t tokens, uint32_t mode, double 
 }
 
 typedef struct {
-    double f32, int8;   // bytes of weights a second, one token; int8 < 0: there is none
-    double m128, m512;  // operations a second
+    double f32, int8;  // bytes of weights a second, one token; int8 < 0: there is none
+    double m128, m512; // operations a second
 } rates;
 
 static clq_status measure(clq_device *d, const char *name, rates *r, clq_error *err)
 {
     clq_type type;
     CLQ_TRY(clq_type_parse(name, &type, err));
-    bench b = {.device = d, .linear = {.kind = CLQ_STEP_LINEAR, .cols = COLS, .bias = CLQ_NONE, .group_index = CLQ_NONE}};
+    bench b = {.device = d,
+               .linear = {.kind = CLQ_STEP_LINEAR, .cols = COLS, .bias = CLQ_NONE, .group_index = CLQ_NONE}};
     clq_part_sizes row;
     CLQ_TRY(clq_type_sizes(&type, 1, COLS, &row, err));
-    uint64_t row_bytes = row.codes + row.scales + row.zero_points, rows = STREAM_BYTES / row_bytes / PATTERN_ROWS * PATTERN_ROWS;
+    uint64_t row_bytes = row.codes + row.scales + row.zero_points,
+             rows = STREAM_BYTES / row_bytes / PATTERN_ROWS * PATTERN_ROWS;
     uint32_t mode = clq_step_int8_mode(type.format);
     double seconds = 1;
     *r = (rates){.int8 = -1};
@@ -142,8 +146,8 @@ int clq_bench_products(clq_device *device, const char *const *names, uint32_t n,
     json_t *list = json_array();
     int code = 0;
     if (!json)
-        printf("%s, copy %.1f GB/s (read and written); weights of 4096 columns\n%-14s %10s %10s %10s %12s %12s\n", info.name,
-               copy / 1e9, "type", "f32 GB/s", "int8 GB/s", "int8 Gw/s", "128: GFLOPS", "512: GFLOPS");
+        printf("%s, copy %.1f GB/s (read and written); weights of 4096 columns\n%-14s %10s %10s %10s %12s %12s\n",
+               info.name, copy / 1e9, "type", "f32 GB/s", "int8 GB/s", "int8 Gw/s", "128: GFLOPS", "512: GFLOPS");
     for (uint32_t i = 0; i < n && !code; i++) {
         rates r;
         clq_type type;
@@ -159,9 +163,10 @@ int clq_bench_products(clq_device *device, const char *const *names, uint32_t n,
             printf("%-14s %10.2f %10s %10.1f %12.0f %12.0f\n", names[i], r.f32 / 1e9, text, weights / 1e9, r.m128 / 1e9,
                    r.m512 / 1e9);
         fflush(stdout);
-        json_array_append_new(list, json_pack("{s:s, s:f, s:o, s:f, s:f}", "type", names[i], "f32_bytes_per_second", r.f32,
-                                              "int8_bytes_per_second", r.int8 > 0 ? json_real(r.int8) : json_null(),
-                                              "flops_128", r.m128, "flops_512", r.m512));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:f, s:o, s:f, s:f}", "type", names[i], "f32_bytes_per_second", r.f32,
+                                        "int8_bytes_per_second", r.int8 > 0 ? json_real(r.int8) : json_null(),
+                                        "flops_128", r.m128, "flops_512", r.m512));
     }
     if (json && !code)
         return clq_print_json(json_pack("{s:o, s:o, s:f, s:o}", "device", clq_cli_text(info.name), "driver",

@@ -12,8 +12,8 @@ enum { LEAST_TOKENS = 32 };
 // CLBlast knows no parameters for PoCL; with its defaults a product takes four times as long.
 static void set_cpu_parameters(clq_opencl *d)
 {
-    static const char *names[] = {"GEMMK", "KREG", "KWG", "KWI", "MDIMA", "MDIMC", "MWG", "NDIMB", "NDIMC",
-                                  "NWG", "SA", "SB", "STRM", "STRN", "VWM", "VWN"};
+    static const char *names[] = {"GEMMK", "KREG", "KWG", "KWI", "MDIMA", "MDIMC", "MWG", "NDIMB",
+                                  "NDIMC", "NWG",  "SA",  "SB",  "STRM",  "STRN",  "VWM", "VWN"};
     static const size_t values[] = {0, 1, 32, 2, 8, 8, 64, 8, 8, 64, 1, 1, 0, 0, 8, 4};
     CLBlastOverrideParameters(d->id, "Xgemm", CLBlastPrecisionSingle, sizeof values / sizeof *values, names, values);
 }
@@ -21,9 +21,7 @@ static void set_cpu_parameters(clq_opencl *d)
 void clq_blas_open(clq_opencl *d)
 {
     const char *wish = getenv("CLQ_BLAS"); // 1: also on CPUs, 0: nowhere
-    d->steps.use_blas = wish && *wish              ? *wish == '1'
-                        : d->tuning.blas >= 0 ? d->tuning.blas
-                                              : d->base.info.is_gpu;
+    d->steps.use_blas = wish && *wish ? *wish == '1' : d->tuning.blas >= 0 ? d->tuning.blas : d->base.info.is_gpu;
     if (d->steps.use_blas && d->base.info.is_cpu) set_cpu_parameters(d);
 }
 
@@ -51,7 +49,8 @@ clq_status clq_blas_linear(clq_opencl *d, const clq_step *s, cl_mem weights, cl_
     cl_ulong in = s->in, out = s->out, bias_at = s->bias;
     CLQ_TRY(get_rows(d, (uint64_t)s->tokens * s->cols * sizeof(float), err));
     CLQ_TRY(clq_kernel_get(d, "blas.cl", 8, "", "unpack_panels", &unpack, err));
-    clq_arg args[] = {CLQ_ARG(state), CLQ_ARG(in), CLQ_ARG(k16), CLQ_ARG(cols), CLQ_ARG(tokens), CLQ_ARG(d->steps.blas_rows)};
+    clq_arg args[] = {CLQ_ARG(state), CLQ_ARG(in),     CLQ_ARG(k16),
+                      CLQ_ARG(cols),  CLQ_ARG(tokens), CLQ_ARG(d->steps.blas_rows)};
     CLQ_TRY(clq_launch(d, unpack, tokens, args, sizeof args / sizeof *args, NULL, err));
     float beta = s->flags & CLQ_STEP_ACCUMULATE ? 1 : 0;
     CLBlastStatusCode code =
@@ -63,8 +62,8 @@ clq_status clq_blas_linear(clq_opencl *d, const clq_step *s, cl_mem weights, cl_
                         d->base.info.name, (int)code);
     if (s->bias == CLQ_NONE) return CLQ_OK;
     CLQ_TRY(clq_kernel_get(d, "blas.cl", 8, "", "add_bias", &bias, err));
-    clq_arg bias_args[] = {CLQ_ARG(state), CLQ_ARG(out), CLQ_ARG(stride), CLQ_ARG(rows), CLQ_ARG(tokens), CLQ_ARG(weights),
-                           CLQ_ARG(bias_at)};
+    clq_arg bias_args[] = {CLQ_ARG(state),  CLQ_ARG(out),     CLQ_ARG(stride), CLQ_ARG(rows),
+                           CLQ_ARG(tokens), CLQ_ARG(weights), CLQ_ARG(bias_at)};
     return clq_launch(d, bias, tokens, bias_args, sizeof bias_args / sizeof *bias_args, NULL, err);
 }
 

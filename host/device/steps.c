@@ -32,10 +32,7 @@ typedef struct {
     uint8_t *host; // where the device works in it, too; NULL: the device's own memory
 } step_memory;
 
-static step_memory *memory_of(clq_memory *m)
-{
-    return (step_memory *)m;
-}
+static step_memory *memory_of(clq_memory *m) { return (step_memory *)m; }
 
 // Waits for the steps that were started.
 static clq_status finish(clq_opencl *d, clq_error *err)
@@ -47,8 +44,10 @@ static clq_status finish(clq_opencl *d, clq_error *err)
     if (code != CL_SUCCESS) return clq_cl_fail(err, code, "running steps on '%s'", d->base.info.name);
     s->n_steps = 0;
     if (s->together && *(volatile cl_uint *)memory_of(s->sync)->host)
-        return clq_fail(err, CLQ_DEVICE, "the work-groups of '%s' stopped running at the same time; "
-                                         "CLQ_TOGETHER=0 runs a step a launch", d->base.info.name);
+        return clq_fail(err, CLQ_DEVICE,
+                        "the work-groups of '%s' stopped running at the same time; "
+                        "CLQ_TOGETHER=0 runs a step a launch",
+                        d->base.info.name);
     return CLQ_OK;
 }
 
@@ -79,7 +78,8 @@ clq_status clq_cl_memory_create(clq_device *device, uint64_t n_bytes, clq_memory
         if (m->mem) clReleaseMemObject(m->mem);
         free(m->host);
         free(m);
-        return clq_cl_fail(err, code, "no memory of %llu bytes on '%s'", (unsigned long long)n_bytes, d->base.info.name);
+        return clq_cl_fail(err, code, "no memory of %llu bytes on '%s'", (unsigned long long)n_bytes,
+                           d->base.info.name);
     }
     *memory = &m->base;
     return CLQ_OK;
@@ -128,10 +128,7 @@ clq_status clq_cl_memory_read(clq_memory *memory, uint64_t offset, void *dst, ui
 enum { N_KEYS = CLQ_FORMAT_COUNT + 9, INT_KEY = 0x10000 };
 
 // Which program a weight needs: its format, for integer types the bits.
-static uint32_t key_of(uint32_t format, uint32_t bits)
-{
-    return format == CLQ_INT ? CLQ_FORMAT_COUNT + bits : format;
-}
+static uint32_t key_of(uint32_t format, uint32_t bits) { return format == CLQ_INT ? CLQ_FORMAT_COUNT + bits : format; }
 
 static bool always_there(uint32_t key) // without being asked for
 {
@@ -140,8 +137,10 @@ static bool always_there(uint32_t key) // without being asked for
 
 static void key_name(uint32_t key, char name[32])
 {
-    if (key >= CLQ_FORMAT_COUNT) snprintf(name, 32, "i%u", key - CLQ_FORMAT_COUNT);
-    else snprintf(name, 32, "%s", clq_format_at((clq_format_id)key)->name);
+    if (key >= CLQ_FORMAT_COUNT)
+        snprintf(name, 32, "i%u", key - CLQ_FORMAT_COUNT);
+    else
+        snprintf(name, 32, "%s", clq_format_at((clq_format_id)key)->name);
 }
 
 // -D options that name the formats the program has.
@@ -171,8 +170,11 @@ static clq_status get_kernel(clq_opencl *d, uint32_t kind, clq_kernel **kernel, 
         char options[sizeof((clq_program *)0)->options - 128], formats[1200];
         bool portable = getenv("CLQ_TEST_PORTABLE"); // without the x86 parts of codes.cl
         format_options(s, formats, sizeof formats);
-        if (d->work_groups) snprintf(options, sizeof options, "-DKIND=%u %s", kind, formats);
-        else snprintf(options, sizeof options, "-DTOGETHER=%d %s%s", s->together, portable ? "-DPORTABLE " : "", formats);
+        if (d->work_groups)
+            snprintf(options, sizeof options, "-DKIND=%u %s", kind, formats);
+        else
+            snprintf(options, sizeof options, "-DTOGETHER=%d %s%s", s->together, portable ? "-DPORTABLE " : "",
+                     formats);
         CLQ_TRY(clq_kernel_get(d, "steps.cl", 8, options, "run_steps", &s->kernels[slot], err));
     }
     *kernel = s->kernels[slot];
@@ -187,10 +189,7 @@ static void add_key(clq_steps *s, uint32_t key)
     memset(s->kernels, 0, sizeof s->kernels);
 }
 
-static uint32_t div_up(uint32_t a, uint32_t b)
-{
-    return (a + b - 1) / b;
-}
+static uint32_t div_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 // Work-groups for one step.
 static uint64_t groups_for(const clq_opencl *d, const clq_step *s)
@@ -204,14 +203,20 @@ static uint64_t groups_for(const clq_opencl *d, const clq_step *s)
         if (d->work_groups) units = (units + CLQ_UNITS - 1) / CLQ_UNITS;
         break;
     case CLQ_STEP_LINEAR:
-        if (!d->work_groups) units = packed ? div_up(s->rows, 32) : 4 * d->base.info.compute_units;
-        else units = packed ? (uint64_t)div_up(s->rows, 64) * div_up(s->tokens, 64) : div_up(s->rows, 4);
+        if (!d->work_groups)
+            units = packed ? div_up(s->rows, 32) : 4 * d->base.info.compute_units;
+        else
+            units = packed ? (uint64_t)div_up(s->rows, 64) * div_up(s->tokens, 64) : div_up(s->rows, 4);
         break;
-    case CLQ_STEP_ROPE: case CLQ_STEP_STORE: units = (uint64_t)s->tokens * s->heads; break;
-    case CLQ_STEP_ATTEND: units = (uint64_t)(d->work_groups || !packed ? s->tokens : div_up(s->tokens, 16)) * s->heads; break;
-    case CLQ_STEP_EMBED: case CLQ_STEP_ACT: case CLQ_STEP_ADD: case CLQ_STEP_SOFTCAP:
-        units = (uint64_t)s->tokens * div_up(s->cols, 256);
+    case CLQ_STEP_ROPE:
+    case CLQ_STEP_STORE: units = (uint64_t)s->tokens * s->heads; break;
+    case CLQ_STEP_ATTEND:
+        units = (uint64_t)(d->work_groups || !packed ? s->tokens : div_up(s->tokens, 16)) * s->heads;
         break;
+    case CLQ_STEP_EMBED:
+    case CLQ_STEP_ACT:
+    case CLQ_STEP_ADD:
+    case CLQ_STEP_SOFTCAP: units = (uint64_t)s->tokens * div_up(s->cols, 256); break;
     default: break;
     }
     uint64_t most = d->work_groups ? 65536 : 8 * d->base.info.compute_units;
@@ -222,8 +227,10 @@ static uint64_t groups_for(const clq_opencl *d, const clq_step *s)
 static clq_status check_step(const clq_step *s, clq_error *err)
 {
     if (s->kind == CLQ_STEP_ATTEND && (s->head_dim % 8 || s->head_dim > 512))
-        return clq_fail(err, CLQ_DEVICE, "heads of %u elements: kernels take multiples of 8 up to 512; --device ref takes "
-                                         "any", s->head_dim);
+        return clq_fail(err, CLQ_DEVICE,
+                        "heads of %u elements: kernels take multiples of 8 up to 512; --device ref takes "
+                        "any",
+                        s->head_dim);
     if (s->kind == CLQ_STEP_LINEAR && s->mode != CLQ_MODE_F32 && !clq_step_packed(s->tokens) &&
         always_there(key_of(s->format, s->bits)))
         return clq_fail(err, CLQ_DEVICE, "products of float weights with int8 activations are not there");
@@ -240,9 +247,16 @@ static clq_status launch(clq_opencl *d, const clq_step *step, uint32_t first, ui
     CLQ_TRY(get_kernel(d, step->kind, &kernel, err));
     cl_mem none = NULL;
     cl_uint from = first, n = count, counter = ++s->counter;
-    clq_arg args[] = {CLQ_ARG(memory_of(s->buffer)->mem), CLQ_ARG(from), CLQ_ARG(n), CLQ_ARG(memory_of(weights)->mem),
-                      CLQ_ARG(memory_of(state)->mem), cache ? CLQ_ARG(memory_of(cache)->mem) : CLQ_ARG(none),
-                      CLQ_ARG(memory_of(s->tables)->mem), CLQ_ARG(memory_of(s->sync)->mem), CLQ_ARG(counter), CLQ_ARG(spins)};
+    clq_arg args[] = {CLQ_ARG(memory_of(s->buffer)->mem),
+                      CLQ_ARG(from),
+                      CLQ_ARG(n),
+                      CLQ_ARG(memory_of(weights)->mem),
+                      CLQ_ARG(memory_of(state)->mem),
+                      cache ? CLQ_ARG(memory_of(cache)->mem) : CLQ_ARG(none),
+                      CLQ_ARG(memory_of(s->tables)->mem),
+                      CLQ_ARG(memory_of(s->sync)->mem),
+                      CLQ_ARG(counter),
+                      CLQ_ARG(spins)};
     s->pending = true;
     return clq_launch(d, kernel, n_groups, args, sizeof args / sizeof *args, NULL, err);
 }
@@ -305,7 +319,8 @@ static bool groups_meet(clq_opencl *d)
     clq_steps *s = &d->steps;
     clq_step idle[2] = {{.kind = CLQ_STEP_KINDS}, {.kind = CLQ_STEP_KINDS}};
     for (int i = 0; i < 3; i++)
-        if (run(d, idle, 2, PROBE_SPINS, s->sync, s->sync, s->sync, NULL) != CLQ_OK || finish(d, NULL) != CLQ_OK) return false;
+        if (run(d, idle, 2, PROBE_SPINS, s->sync, s->sync, s->sync, NULL) != CLQ_OK || finish(d, NULL) != CLQ_OK)
+            return false;
     return true;
 }
 
@@ -321,7 +336,8 @@ static clq_status prepare(clq_opencl *d, clq_error *err)
     CLQ_TRY(clq_cl_memory_write(s->tables, 0, tables, sizeof tables, err));
     const char *wish = getenv("CLQ_TOGETHER");
     clq_blas_open(d);
-    s->together = !d->work_groups && !s->use_blas && memory_of(s->sync)->host && d->base.threads <= d->base.info.compute_units &&
+    s->together = !d->work_groups && !s->use_blas && memory_of(s->sync)->host &&
+                  d->base.threads <= d->base.info.compute_units &&
                   (wish && *wish ? *wish != '0' : d->tuning.together != 0);
     if (s->together && !groups_meet(d)) {
         s->together = false;
@@ -357,10 +373,7 @@ clq_status clq_cl_steps_run(clq_device *device, const clq_step *steps, uint32_t 
     return code == CL_SUCCESS ? CLQ_OK : clq_cl_fail(err, code, "starting steps on '%s'", d->base.info.name);
 }
 
-clq_status clq_cl_steps_wait(clq_device *device, clq_error *err)
-{
-    return finish(clq_opencl_of(device), err);
-}
+clq_status clq_cl_steps_wait(clq_device *device, clq_error *err) { return finish(clq_opencl_of(device), err); }
 
 clq_status clq_cl_steps_prepare(clq_device *device, const clq_type *types, uint32_t n, clq_error *err)
 {
@@ -376,7 +389,8 @@ clq_status clq_cl_steps_prepare(clq_device *device, const clq_type *types, uint3
     if (st == CLQ_OK && good) return CLQ_OK;
     clq_steps_close(d);
     d->steps.use_reference = true;
-    clq_warn(d->base.options.hooks, "kernel self-test: a forward pass %s on '%s'; the C references are used instead%s%s",
+    clq_warn(d->base.options.hooks,
+             "kernel self-test: a forward pass %s on '%s'; the C references are used instead%s%s",
              st == CLQ_OK ? "gives other results than the reference" : "failed", d->base.info.name,
              st == CLQ_OK ? "" : ": ", st == CLQ_OK ? "" : why.text);
     return CLQ_OK;

@@ -39,7 +39,8 @@ static clq_status scene_create(scene *s, clq_error *err)
 
 // Runs the steps on the device, on a copy of the scene; *state: what became of it. The scene itself runs on the
 // references.
-static clq_status run_both(clq_device *d, scene *s, const clq_step *steps, uint32_t n_steps, float *state, clq_error *err)
+static clq_status run_both(clq_device *d, scene *s, const clq_step *steps, uint32_t n_steps, float *state,
+                           clq_error *err)
 {
     clq_memory *weights = NULL, *device_state = NULL, *cache = NULL;
     clq_status st;
@@ -118,11 +119,15 @@ static uint64_t weight_space(uint64_t rows, uint64_t cols)
 clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *worst, clq_error *err)
 {
     uint32_t seed = c->seed + 1, block = c->type.format == CLQ_INT ? 32 : clq_format_at(c->type.format)->block_elements;
-    uint64_t n = (uint64_t)c->rows * c->cols, n_in = (uint64_t)c->tokens * c->cols, n_out = (uint64_t)c->tokens * c->rows;
+    uint64_t n = (uint64_t)c->rows * c->cols, n_in = (uint64_t)c->tokens * c->cols,
+             n_out = (uint64_t)c->tokens * c->rows;
     scene s = {.n_weights = weight_space(c->rows, c->cols)};
     clq_step steps[2] = {
         {.kind = CLQ_STEP_PREP, .tokens = c->tokens, .cols = c->cols, .in_stride = c->cols, .mode = c->mode},
-        {.kind = CLQ_STEP_LINEAR, .tokens = c->tokens, .mode = c->mode, .out_stride = c->rows + 3,
+        {.kind = CLQ_STEP_LINEAR,
+         .tokens = c->tokens,
+         .mode = c->mode,
+         .out_stride = c->rows + 3,
          .flags = c->accumulate ? CLQ_STEP_ACCUMULATE : 0}};
     steps[0].out = steps[1].in = aligned(n_in);
     steps[1].out = aligned(steps[0].out + clq_prep_floats(c->tokens, c->cols, c->mode));
@@ -135,8 +140,7 @@ clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *w
     CLQ_TRY_OUT(encode_weight(&c->type, x, c->rows, c->cols, c->indexed, s.weights, &steps[1], err));
     if (c->bias) {
         steps[1].bias = aligned(s.n_weights - c->rows * 4ull - 64);
-        for (uint32_t i = 0; i < c->rows; i++)
-            ((float *)(void *)(s.weights + steps[1].bias))[i] = random_at(&seed);
+        for (uint32_t i = 0; i < c->rows; i++) ((float *)(void *)(s.weights + steps[1].bias))[i] = random_at(&seed);
     }
     for (uint64_t i = 0; i < s.n_state; i++) s.state[i] = random_at(&seed);
     float *in = malloc(n_in * sizeof *in);
@@ -160,7 +164,8 @@ clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *w
     }
     // What stands between the rows of the output is not written.
     for (uint32_t t = 0; st == CLQ_OK && t < c->tokens; t++)
-        if (memcmp(state + steps[1].out + t * (c->rows + 3) + c->rows, s.state + steps[1].out + t * (c->rows + 3) + c->rows, 12))
+        if (memcmp(state + steps[1].out + t * (c->rows + 3) + c->rows,
+                   s.state + steps[1].out + t * (c->rows + 3) + c->rows, 12))
             *worst = INFINITY;
     free(in);
 out:
@@ -176,7 +181,8 @@ clq_status clq_step_compare(clq_device *d, const clq_step_case *c, double *worst
 {
     clq_step steps[3] = {c->step, c->step, c->step}, *step = &steps[0];
     uint32_t seed = c->seed + 1, n_steps = 1;
-    uint64_t big = (uint64_t)(step->tokens + 1) * (step->in_stride + step->cols + 2) + (uint64_t)step->rows * step->in_stride +
+    uint64_t big = (uint64_t)(step->tokens + 1) * (step->in_stride + step->cols + 2) +
+                   (uint64_t)step->rows * step->in_stride +
                    (uint64_t)(step->tokens + 1) * step->heads * step->head_dim + 1024;
     scene s = {.n_weights = weight_space(step->rows + 16, step->cols + 16), .n_state = 8 * aligned(big)};
     step->in = 0;
@@ -194,10 +200,15 @@ clq_status clq_step_compare(clq_device *d, const clq_step_case *c, double *worst
         steps[2].cache2 = aligned(all);
         s.n_cache = 2 * aligned(all) + 64;
         for (int i = 0; i < 2; i++) {
-            steps[i] = (clq_step){.kind = CLQ_STEP_STORE, .tokens = step->keys, .heads = c->step.kv_heads,
-                                  .head_dim = c->step.head_dim, .in_stride = c->step.kv_heads * c->step.head_dim,
-                                  .positions = c->step.positions, .cache_format = c->step.cache_format,
-                                  .in = s.n_state, .cache = i ? aligned(all) : 0};
+            steps[i] = (clq_step){.kind = CLQ_STEP_STORE,
+                                  .tokens = step->keys,
+                                  .heads = c->step.kv_heads,
+                                  .head_dim = c->step.head_dim,
+                                  .in_stride = c->step.kv_heads * c->step.head_dim,
+                                  .positions = c->step.positions,
+                                  .cache_format = c->step.cache_format,
+                                  .in = s.n_state,
+                                  .cache = i ? aligned(all) : 0};
             s.n_state += aligned(floats);
         }
         n_steps = 3;
@@ -248,8 +259,14 @@ clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool
         uint32_t group = types[i].granularity == CLQ_PER_GROUP && types[i].format == CLQ_INT ? types[i].group_size : 32;
         uint32_t int8_mode = clq_step_int8_mode(types[i].format);
         for (uint32_t k = 0; k < 3; k++) { // floats and integers at one token, then many tokens
-            clq_linear_case c = {.type = types[i], .rows = 7, .cols = block >= 256 ? 512 : block == 128 ? 384 : (192 + group - 1) / group * group,
-                                 .tokens = k == 2 ? 9 : 1, .mode = k == 1 ? int8_mode : CLQ_MODE_F32, .bias = true};
+            clq_linear_case c = {.type = types[i],
+                                 .rows = 7,
+                                 .cols = block >= 256   ? 512
+                                         : block == 128 ? 384
+                                                        : (192 + group - 1) / group * group,
+                                 .tokens = k == 2 ? 9 : 1,
+                                 .mode = k == 1 ? int8_mode : CLQ_MODE_F32,
+                                 .bias = true};
             CLQ_TRY(clq_linear_compare(d, &c, &worst, err));
             if (!(worst <= 1)) return CLQ_OK;
         }
@@ -258,10 +275,29 @@ clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool
         {.kind = CLQ_STEP_NORM, .rows = 3, .cols = 100, .in_stride = 100, .out_stride = 100, .eps = 1e-5f},
         {.kind = CLQ_STEP_ROPE, .tokens = 2, .heads = 3, .head_dim = 16, .in_stride = 48, .dims = 16},
         {.kind = CLQ_STEP_ACT, .tokens = 2, .cols = 100, .in_stride = 100, .act = CLQ_ACT_SILU, .flags = CLQ_STEP_MUL},
-        {.kind = CLQ_STEP_ATTEND, .tokens = 1, .heads = 4, .kv_heads = 2, .head_dim = 32, .in_stride = 128, .position = 40,
-         .positions = 64, .keys = 41, .cache_format = CLQ_F16, .scale = 0.2f, .flags = CLQ_STEP_CAUSAL},
-        {.kind = CLQ_STEP_ATTEND, .tokens = 20, .heads = 4, .kv_heads = 2, .head_dim = 32, .in_stride = 128,
-         .positions = 64, .keys = 20, .cache_format = CLQ_F16, .scale = 0.2f, .flags = CLQ_STEP_CAUSAL}};
+        {.kind = CLQ_STEP_ATTEND,
+         .tokens = 1,
+         .heads = 4,
+         .kv_heads = 2,
+         .head_dim = 32,
+         .in_stride = 128,
+         .position = 40,
+         .positions = 64,
+         .keys = 41,
+         .cache_format = CLQ_F16,
+         .scale = 0.2f,
+         .flags = CLQ_STEP_CAUSAL},
+        {.kind = CLQ_STEP_ATTEND,
+         .tokens = 20,
+         .heads = 4,
+         .kv_heads = 2,
+         .head_dim = 32,
+         .in_stride = 128,
+         .positions = 64,
+         .keys = 20,
+         .cache_format = CLQ_F16,
+         .scale = 0.2f,
+         .flags = CLQ_STEP_CAUSAL}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         clq_step_case c = {.step = kinds[i]};
         CLQ_TRY(clq_step_compare(d, &c, &worst, err));

@@ -22,7 +22,8 @@ static bool tuning_path(const clq_opencl *d, char *path, size_t size)
     const clq_device_info *i = &d->base.info;
     const char *parts[] = {i->name, i->platform, i->version, i->driver};
     uint64_t hash = 0;
-    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) hash = XXH3_64bits_withSeed(parts[k], strlen(parts[k]), hash);
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++)
+        hash = XXH3_64bits_withSeed(parts[k], strlen(parts[k]), hash);
     return d->cache_dir[0] && (size_t)snprintf(path, size, "%s/tune-%016" PRIx64 ".txt", d->cache_dir, hash) < size;
 }
 
@@ -81,11 +82,24 @@ static clq_status time_chain(clq_device *d, clq_format_id format, uint32_t token
     CLQ_TRY_OUT(d->ops->memory_write(weights, 0, encoded, n_bytes, err));
     CLQ_TRY_OUT(d->ops->memory_write(state, 0, x, rows * sizeof *x, err));
     for (uint32_t i = 0; i < CHAIN; i++) {
-        steps[2 * i] = (clq_step){.kind = CLQ_STEP_PREP, .tokens = tokens, .cols = SIZE, .in_stride = SIZE,
-                                  .in = i % 2 * rows, .out = 2 * rows};
-        steps[2 * i + 1] = (clq_step){.kind = CLQ_STEP_LINEAR, .tokens = tokens, .rows = SIZE, .cols = SIZE, .format = format,
-                                      .in = 2 * rows, .out = (1 - i % 2) * rows, .out_stride = SIZE, .bias = CLQ_NONE,
-                                      .scales = CLQ_NONE, .zero_points = CLQ_NONE, .group_index = CLQ_NONE};
+        steps[2 * i] = (clq_step){.kind = CLQ_STEP_PREP,
+                                  .tokens = tokens,
+                                  .cols = SIZE,
+                                  .in_stride = SIZE,
+                                  .in = i % 2 * rows,
+                                  .out = 2 * rows};
+        steps[2 * i + 1] = (clq_step){.kind = CLQ_STEP_LINEAR,
+                                      .tokens = tokens,
+                                      .rows = SIZE,
+                                      .cols = SIZE,
+                                      .format = format,
+                                      .in = 2 * rows,
+                                      .out = (1 - i % 2) * rows,
+                                      .out_stride = SIZE,
+                                      .bias = CLQ_NONE,
+                                      .scales = CLQ_NONE,
+                                      .zero_points = CLQ_NONE,
+                                      .group_index = CLQ_NONE};
     }
     double times[ROUNDS];
     for (int i = -1; i < ROUNDS; i++) {

@@ -10,8 +10,8 @@ static clq_status need_tokenizer(const clq_model *model, clq_error *err)
     return clq_fail(err, CLQ_BAD_INPUT, "the model has no tokenizer");
 }
 
-clq_status clq_model_tokenize(const clq_model *model, const char *text, size_t len, bool special, bool parse, int32_t *ids,
-                              uint32_t room, uint32_t *n, clq_error *err)
+clq_status clq_model_tokenize(const clq_model *model, const char *text, size_t len, bool special, bool parse,
+                              int32_t *ids, uint32_t room, uint32_t *n, clq_error *err)
 {
     clq_buf all = {0};
     unsigned flags = (special ? CLQ_TOKENIZE_SPECIAL : 0) | (parse ? CLQ_TOKENIZE_PARSE : 0);
@@ -27,7 +27,8 @@ clq_status clq_model_tokenize(const clq_model *model, const char *text, size_t l
     return st;
 }
 
-clq_status clq_model_token_text(const clq_model *model, int32_t id, char *text, size_t room, size_t *len, clq_error *err)
+clq_status clq_model_token_text(const clq_model *model, int32_t id, char *text, size_t room, size_t *len,
+                                clq_error *err)
 {
     clq_buf bytes = {0};
     *len = 0;

@@ -222,7 +222,7 @@ static clq_status make_tokenizer(clq_model *m, clq_error *err)
 static clq_status open_model(clq_model *m, const clq_source *source, const clq_model_options *o, clq_error *err)
 {
     unsigned modes = 0;
-    CLQ_TRY(clq_view_create(source, o->hooks, &m->view, err));
+    CLQ_TRY(clq_view_create(source, &m->view, err));
     CLQ_TRY(set_context(m, o, err));
     CLQ_TRY(set_facts(m, o, err));
     CLQ_TRY(plan_units(m, &modes, err));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A model that runs (clquant.h has its interface): weights on a device as they are stored, a cache of keys and values, forward passes.
+// A model that runs (clquant.h has its interface): weights on a device as they are stored, a cache of keys and values,
+// forward passes.
 #ifndef CLQ_MODEL_RUNTIME_H
 #define CLQ_MODEL_RUNTIME_H
 

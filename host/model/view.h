@@ -23,7 +23,7 @@ typedef struct clq_view {
 
 // The source must outlive the view. CLQ_BAD_INPUT when it is neither a GGUF file nor a folder with a config.json that
 // has a counterpart in GGUF.
-clq_status clq_view_create(const clq_source *source, const clq_hooks *hooks, clq_view *view, clq_error *err);
+clq_status clq_view_create(const clq_source *source, clq_view *view, clq_error *err);
 void clq_view_free(clq_view *view);
 // NULL when there is none of that name.
 const clq_view_tensor *clq_view_find(const clq_view *view, const char *name);

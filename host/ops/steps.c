@@ -29,15 +29,17 @@ static void decode_int(const clq_step *s, const uint8_t *weights, uint64_t row, 
     const uint8_t *codes = weights + s->w;
     const float *scales = (const float *)(const void *)(weights + s->scales);
     const int8_t *zero_points = s->zero_points == CLQ_NONE ? NULL : (const int8_t *)(weights + s->zero_points);
-    const int32_t *index = s->group_index == CLQ_NONE ? NULL : (const int32_t *)(const void *)(weights + s->group_index);
+    const int32_t *index =
+        s->group_index == CLQ_NONE ? NULL : (const int32_t *)(const void *)(weights + s->group_index);
     uint64_t row_bytes = s->bits == 8 ? s->cols : ((uint64_t)s->cols * s->bits + 31) / 32 * 4;
     uint64_t first = s->groups ? row * s->groups : 0;
     uint32_t size = s->group_size ? s->group_size : s->cols;
     for (uint32_t i = 0; i < s->cols; i++) {
         uint64_t g = first + (index ? (uint64_t)index[i] : s->groups ? i / size : 0);
         const uint8_t *r = codes + row * row_bytes;
-        int q = s->bits == 8 ? (int8_t)r[i]
-                             : (int)clq_unpack_bits((const uint32_t *)(const void *)r, i, s->bits) - (1 << (s->bits - 1));
+        int q = s->bits == 8
+                    ? (int8_t)r[i]
+                    : (int)clq_unpack_bits((const uint32_t *)(const void *)r, i, s->bits) - (1 << (s->bits - 1));
         y[i] = scales[g] * (float)(q - (zero_points ? zero_points[g] : 0));
     }
 }
@@ -111,8 +113,10 @@ static void prep_rows(void *ctx, uint64_t begin, uint64_t end)
     int8_t *q = calloc(k, 1);
     float *d = calloc(k / 32, sizeof *d);
     for (uint64_t t = begin; x && q && d && t < end; t++) {
-        if (t < s->tokens) memcpy(x, j->m->state + s->in + t * s->in_stride, s->cols * sizeof *x);
-        else memset(x, 0, s->cols * sizeof *x); // lanes of a tile without a token
+        if (t < s->tokens)
+            memcpy(x, j->m->state + s->in + t * s->in_stride, s->cols * sizeof *x);
+        else
+            memset(x, 0, s->cols * sizeof *x); // lanes of a tile without a token
         if (s->mode != CLQ_MODE_F32)
             for (uint32_t i = 0; i < k; i += stretch) {
                 float scale = quantize_stretch(x + i, stretch, s->mode, q + i);
@@ -189,8 +193,7 @@ static void embed_rows(void *ctx, uint64_t begin, uint64_t end)
     for (uint64_t t = begin; w && t < end; t++) {
         float *out = j->m->state + s->out + t * s->cols;
         decode_row(s, j->m->weights, (uint64_t)state_ids(j, s->in)[t], w);
-        for (uint32_t i = 0; i < s->cols; i++)
-            out[i] = (s->flags & CLQ_STEP_ACCUMULATE ? out[i] : 0) + s->scale * w[i];
+        for (uint32_t i = 0; i < s->cols; i++) out[i] = (s->flags & CLQ_STEP_ACCUMULATE ? out[i] : 0) + s->scale * w[i];
     }
     if (!w) *j->failed = true;
     free(w);
@@ -281,8 +284,8 @@ static void gather_rows(void *ctx, uint64_t begin, uint64_t end)
     const job *j = ctx;
     const clq_step *s = j->s;
     for (uint64_t t = begin; t < end; t++)
-        memcpy(j->m->state + s->out + t * s->cols,
-               j->m->state + s->in + (uint64_t)state_ids(j, s->in2)[t] * s->cols, s->cols * sizeof(float));
+        memcpy(j->m->state + s->out + t * s->cols, j->m->state + s->in + (uint64_t)state_ids(j, s->in2)[t] * s->cols,
+               s->cols * sizeof(float));
 }
 
 static void scatter_rows(void *ctx, uint64_t begin, uint64_t end)
@@ -331,8 +334,10 @@ static void attend_rows(void *ctx, uint64_t begin, uint64_t end)
         const float *q = j->m->state + s->in + t * s->in_stride + h * s->head_dim;
         float *out = j->m->state + s->out + t * s->heads * s->head_dim + h * s->head_dim;
         uint32_t at = s->position + (uint32_t)t, first = 0, last = s->keys;
-        if (s->flags & CLQ_STEP_CAUSAL) last = at + 1;
-        else if (s->window && at + s->window < last) last = at + s->window;
+        if (s->flags & CLQ_STEP_CAUSAL)
+            last = at + 1;
+        else if (s->window && at + s->window < last)
+            last = at + s->window;
         if (s->window && at + 1 > s->window) first = at + 1 - s->window;
         double most = -INFINITY, total = 0;
         for (uint32_t k = first; k < last; k++) {
