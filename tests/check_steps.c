@@ -210,6 +210,33 @@ static void check_form(const char *form)
     clq_device_close(d);
 }
 
+// Dense products by CLBlast, which on CPUs has to be asked for.
+static void check_blas(void)
+{
+    if (tiny || form_only || (only && strcmp(only, "f32") != 0)) return;
+    clq_device_options options = {.work_group_form = 0};
+    clq_device *d = NULL;
+    clq_error err = {0};
+    setenv("CLQ_BLAS", "1", 1);
+    if (clq_device_open(selector, &options, &d, &err) != CLQ_OK) {
+        report(false, "blas", "open", INFINITY, &err);
+        return;
+    }
+    static const uint32_t rows[] = {1, 33, 200}, cols[] = {33, 768};
+    for (uint32_t i = 0; i < 6; i++)
+        for (uint32_t flags = 0; flags < 4; flags++) {
+            clq_linear_case c = {.type = {.format = CLQ_F32, .scale_format = CLQ_F32},
+                                 .rows = rows[i % 3],
+                                 .cols = cols[i / 3],
+                                 .tokens = 64 + i,
+                                 .bias = flags & 1,
+                                 .accumulate = flags & 2};
+            check_linear(d, "blas", "f32", &c);
+        }
+    clq_device_close(d);
+    unsetenv("CLQ_BLAS");
+}
+
 int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -237,6 +264,7 @@ int main(int argc, char **argv)
     check_form("launches");
     unsetenv("CLQ_TEST_PORTABLE");
     check_form("wg");
+    check_blas();
     printf("check_steps: %u passed, %u failed\n", n_passed, n_failed);
     return n_failed ? 1 : 0;
 }
