@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/median.h"
 #include "base/threads.h"
 #include "cli/bench.h"
 #include "cli/cli.h"
@@ -20,12 +21,6 @@ typedef struct {
     clq_memory *weights, *state;
     clq_step prep, linear;
 } bench;
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
 
 // Fills the weights with copies of a few encoded rows; sets what the step says of them.
 static clq_status make_weights(bench *b, const clq_type *type, uint64_t rows, clq_error *err)
@@ -97,8 +92,7 @@ static clq_status time_product(bench *b, uint32_t tokens, uint32_t mode, double 
     }
     d->ops->memory_free(b->state);
     b->state = NULL;
-    qsort(times, ROUNDS, sizeof *times, by_value);
-    *seconds = times[ROUNDS / 2];
+    if (st == CLQ_OK) *seconds = clq_median(times, ROUNDS);
     return st;
 }
 

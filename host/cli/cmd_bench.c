@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/median.h"
 #include "base/threads.h"
 #include "cli/bench.h"
 #include "cli/cli.h"
@@ -29,12 +30,6 @@ static const char *type_at(uint32_t i)
     for (int id = 0; id < CLQ_INT; id++)
         if (clq_format_at((clq_format_id)id)->has_codec && i-- == 0) return clq_format_at((clq_format_id)id)->name;
     return i < N_INTEGERS ? integer_names[i] : NULL;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
 }
 
 static clq_status drop(void *ctx, void *tag, uint64_t first, const clq_tile *t, const clq_tile_result *r, clq_error *err)
@@ -76,9 +71,7 @@ static clq_status measure(clq_device *d, const clq_type *type, const uint16_t *x
         kernels[i] = d->ops->kernel_seconds(d);
     }
     clq_ring_free(ring);
-    qsort(times, (size_t)rounds, sizeof *times, by_value);
-    qsort(kernels, (size_t)rounds, sizeof *kernels, by_value);
-    *t = (timing){times[rounds / 2], kernels[rounds / 2]};
+    if (st == CLQ_OK) *t = (timing){clq_median(times, (uint32_t)rounds), clq_median(kernels, (uint32_t)rounds)};
     return st;
 }
 

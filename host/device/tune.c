@@ -9,6 +9,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/median.h"
 #include "base/threads.h"
 #include "device/opencl.h"
 #include "ops/steps.h"
@@ -53,12 +54,6 @@ static clq_status store(const clq_opencl *d, const clq_tuning *t, char *path, si
 }
 
 // ---- measuring ----
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
 
 // Median milliseconds of a chain of products [SIZE, SIZE], each of what the one before made.
 static clq_status time_chain(clq_device *d, clq_format_id format, uint32_t tokens, double *ms, clq_error *err)
@@ -108,8 +103,7 @@ static clq_status time_chain(clq_device *d, clq_format_id format, uint32_t token
         CLQ_TRY_OUT(d->ops->wait(d, err));
         if (i >= 0) times[i] = 1e3 * (clq_seconds() - start);
     }
-    qsort(times, ROUNDS, sizeof *times, by_value);
-    *ms = times[ROUNDS / 2];
+    *ms = clq_median(times, ROUNDS);
 out:
     d->ops->memory_free(weights);
     d->ops->memory_free(state);

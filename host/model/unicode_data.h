@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Made by scripts/make-unicode-data of the Unicode character database 15.1 (https://www.unicode.org/ucd/).
+// Long, and one file: data that nobody edits, read by unicode.c alone.
+
 // first, last, CLQ_CHAR_*
 static const struct char_range char_flags[] = {
     {0, 31, 2}, {33, 35, 1}, {37, 42, 1}, {44, 47, 1}, {58, 59, 1}, {63, 64, 1}, {91, 93, 1}, {95, 95, 1},
