@@ -45,9 +45,14 @@ typedef uint64_t clq_u64;
 //  SCATTER out[ids[i]][cols] += scales[i] * in[i][cols]; ids: int32 [M] at in2, followed by float scales [M]. The ids
 //          of one step are distinct
 //  SOFTCAP out[m][cols] = scale * tanh(in[m][cols] / scale). out may be in
+//  RANGE   out[m] = {least, largest} of in[m][in_stride] over `cols` columns and 0: float2 [M]
+//  OBSERVE adds in[M][in_stride], `cols` wide, to the observations at `out` (CLQ_SLOT_* below). `phase` CLQ_OBSERVE_*:
+//          the phases run in their order, each behind the one before
+//  GRAM    out[cols][cols] += sum over tokens of in[m][i] * in[m][j]
 enum {
     CLQ_STEP_EMBED, CLQ_STEP_NORM, CLQ_STEP_PREP, CLQ_STEP_LINEAR, CLQ_STEP_ROPE, CLQ_STEP_STORE, CLQ_STEP_ATTEND,
-    CLQ_STEP_ACT, CLQ_STEP_ADD, CLQ_STEP_GATHER, CLQ_STEP_SCATTER, CLQ_STEP_SOFTCAP, CLQ_STEP_KINDS
+    CLQ_STEP_ACT, CLQ_STEP_ADD, CLQ_STEP_GATHER, CLQ_STEP_SCATTER, CLQ_STEP_SOFTCAP, CLQ_STEP_RANGE, CLQ_STEP_OBSERVE,
+    CLQ_STEP_GRAM, CLQ_STEP_KINDS
 };
 
 enum { // flags
@@ -65,6 +70,19 @@ enum {
     CLQ_MODE_Q8_32,    // int8, a scale for 32 (rounded to float16), halves away from zero: ggml's q8_0
     CLQ_MODE_Q8_256,   // int8, a scale for 256, halves to even: ggml's q8_K
     CLQ_MODE_Q8_TOKEN, // int8, absmax / 127 of the row, halves to even
+    CLQ_MODE_I8,       // int8 with a zero-point, as `quant` says; sums are int32, so results do not depend on the order.
+                       // Only for CLQ_INT weights of 8 bits with one scale a row or a tensor, cols <= CLQ_I8_COLS
+};
+#define CLQ_I8_COLS 32767 // so many products of two int8 (and their corrections) fit into an int32
+
+// How CLQ_MODE_I8 makes codes q of activations x; CLQ_MODE_F32 with one of them: x becomes scale * (q - zero_point).
+// Halves go to even, x / scale is a true division.
+enum {
+    CLQ_QUANT_NONE,
+    CLQ_QUANT_TOKEN,  // scale = absmax / 127 of the token, zero_point 0
+    CLQ_QUANT_TENSOR, // of all tokens of the step, as ONNX's DynamicQuantizeLinear: scale = (max - min) / 255 with 0 in
+                      // the range, zero_point = -128 + round(-min / scale). in2: what RANGE made
+    CLQ_QUANT_STATIC, // the step's scale and zero_point
 };
 
 enum { // activations
@@ -85,12 +103,19 @@ typedef struct clq_step {
     // The weight: its clq_format_id, and for CLQ_INT bits, elements that share a scale (a multiple of 32; 0: the
     // row), symmetry, whether one scale serves all rows.
     clq_u32 format, bits, group_size, groups; // groups: scales a row has; 0: one for the tensor
-    float scale, eps, softcap, reserved;
+    float scale, eps, softcap;
+    clq_u32 quant;               // CLQ_QUANT_*
+    clq_i32 zero_point;          // CLQ_QUANT_STATIC: -128 to 127
+    clq_u32 phase;               // OBSERVE
+    clq_u32 tag;                 // PREP: what stands in the state at `status` when an activation is NaN or infinite; not 0
+    clq_u32 reserved;
+    clq_u64 status;              // PREP with quantization: a word in the state, CLQ_NONE: not looked at
     clq_u64 in, in2, out;        // floats in the state
     clq_u64 w, bias;             // bytes in the weights
     // CLQ_INT: f32 scales [rows, groups]; int8 zero-points of the same shape or CLQ_NONE; CLQ_NONE, or int32 [cols],
     // the group of each column (then group_size is not used)
     clq_u64 scales, zero_points, group_index;
+    clq_u64 code_sums;           // CLQ_MODE_I8: int32 [rows], sums of the weight's codes
     clq_u64 cache, cache2;       // bytes in the cache
 } clq_step;
 
@@ -98,10 +123,48 @@ typedef struct clq_step {
 // up to 16 (integer modes: the values that the integers stand for). Below, each token has, one after the other, with K
 // = cols rounded up to 256:
 //   CLQ_MODE_F32   float x[K], float sums[K / 16] (of 16 values each)
+//   CLQ_MODE_I8    int8 q[K], then float scale, int32 zero_point, int32 sum of the codes, one word unused
 //   others         int8 q[K], float scales[K / 32], float sums[K / 16] (scale * sum of 16 codes)
 // Columns behind the row are zero.
+// Packed CLQ_MODE_I8: int16 codes [M16 / 16][K16 / 2][16][2], M16 being M rounded up to 16, then for each of M16 tokens
+// float scale, int32 zero_point, int32 sum of the codes, one word unused. Tokens behind the last: zeros.
 #define CLQ_PACKED_TOKENS 8
 #define CLQ_PREP_K(cols) (((cols) + 255u) / 256u * 256u)
+
+// Observations of one input of products, `cols` wide, in words of the state; counts are uint32. All zero: nothing seen
+// yet. K16 is cols rounded up to 16.
+//   head[16]             CLQ_SLOT_TOKENS ... below
+//   token_bins[256]      tokens by their absmax, four bins an octave: bin 4 * (exponent + 32) + the two first bits of the
+//                        mantissa (exponent: floor of log2), clamped
+//   bins[2 * CLQ_BINS]   values: x is in bin CLQ_BINS + floor(x * CLQ_BINS / 2^exponent), exponent in the head
+//   min, max, sum, sum_abs, sum_sq, window_min, window_max   floats [K16] each: of the channels; window_*: of the
+//                        tokens of the last OBSERVE
+// NaN and infinite values are counted in the head and nowhere else.
+#define CLQ_BINS 4096
+#define CLQ_TOKEN_BINS 256
+enum {
+    CLQ_SLOT_TOKENS, CLQ_SLOT_BAD, CLQ_SLOT_WINDOWS, // OBSERVEs
+    CLQ_SLOT_EXPONENT,              // int32: all |x| < 2^exponent; it starts at CLQ_MIN_EXPONENT
+    CLQ_SLOT_MIN, CLQ_SLOT_MAX,     // float: of all values
+    CLQ_SLOT_EMA_MIN, CLQ_SLOT_EMA_MAX, // float: moving averages of the windows' least and largest, 0.01 of the new
+    CLQ_SLOT_TOKEN_MIN, CLQ_SLOT_TOKEN_MAX, // float: least and largest absmax of a token
+    CLQ_SLOT_HEAD = 16
+};
+#define CLQ_MIN_EXPONENT (-100)
+#define CLQ_SLOT_TOKEN_BINS CLQ_SLOT_HEAD
+#define CLQ_SLOT_BINS (CLQ_SLOT_TOKEN_BINS + CLQ_TOKEN_BINS)
+#define CLQ_SLOT_CHANNELS (CLQ_SLOT_BINS + 2 * CLQ_BINS)
+enum { // arrays of channels, each K16 floats, from CLQ_SLOT_CHANNELS on
+    CLQ_CHANNEL_MIN, CLQ_CHANNEL_MAX, CLQ_CHANNEL_SUM, CLQ_CHANNEL_SUM_ABS, CLQ_CHANNEL_SUM_SQ,
+    CLQ_CHANNEL_WINDOW_MIN, CLQ_CHANNEL_WINDOW_MAX, CLQ_CHANNEL_ARRAYS
+};
+#define CLQ_SLOT_FLOATS(cols) (CLQ_SLOT_CHANNELS + CLQ_CHANNEL_ARRAYS * (((cols) + 15u) / 16u * 16u))
+
+enum { // phases of OBSERVE
+    CLQ_OBSERVE_CHANNELS, // the channels' arrays
+    CLQ_OBSERVE_RANGE,    // the head; the histogram's bins are merged in pairs where the range doubles
+    CLQ_OBSERVE_VALUES,   // the histograms
+};
 
 // What codebook formats look up: 64-bit words from these places on (clq_grids_expand). Signs: a byte of 0 or 255 for
 // each of eight elements, by the seven bits that blocks store. Grids: the values of a point, a byte each (iq1: in eighths).

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "clquant_steps.h"
 #include "format/format.h"
 #include "io/file.h"
 #include "io/gguf.h"
@@ -18,6 +19,13 @@ typedef struct clq_extent {
     uint64_t offset, n_bytes;
     clq_format_id format; // of the elements
 } clq_extent;
+
+// How a checkpoint wants the inputs of a weight's products rounded to int8.
+typedef struct clq_activation {
+    uint32_t quant;      // CLQ_QUANT_* of clquant_steps.h
+    float scale;         // CLQ_QUANT_STATIC: finite, > 0
+    int32_t zero_point;  // CLQ_QUANT_STATIC: -128 to 127
+} clq_activation;
 
 typedef struct clq_tensor {
     char *name;
@@ -32,6 +40,7 @@ typedef struct clq_tensor {
     uint64_t scale_block[2]; // float8: rows and columns that share a scale
     bool packed_zero_points; // a bit stream along the rows, else int8
     bool loose_codes;        // 32 / bits codes a word, an older layout, else the dense stream
+    clq_activation activation;
 } clq_tensor;
 
 struct clq_source {
