@@ -59,7 +59,7 @@ int main(int argc, char **argv)
         .batch = (uint32_t)strtoul(option(argc, argv, "batch", "0"), NULL, 10),
         .context = (uint32_t)strtoul(option(argc, argv, "context", "0"), NULL, 10),
         .max_memory = strtoull(option(argc, argv, "memory", "0"), NULL, 10),
-        .int8_activations = atoi(option(argc, argv, "int8", "0")) != 0,
+        .activations = (clq_activations)(atoi(option(argc, argv, "int8", "0")) ? CLQ_ACTIVATIONS_INT8 : CLQ_ACTIVATIONS_STORED),
         .cache_type = strcmp(cache, "f16") == 0 ? CLQ_F16 : strcmp(cache, "q8_0") == 0 ? CLQ_Q8_0 : CLQ_F32,
         .hooks = &hooks,
     };

@@ -75,8 +75,10 @@ static const char perplexity_usage[] =
     "  --chunks N               windows, at most; default: all\n"
     "  --save-base FILE         write the predictions, for --base; llama-perplexity reads them, too\n"
     "  --base FILE              compare with them; on their tokens, which a --text must begin with\n"
-    "  --activations f32|int8   int8: round activations for products with quantized weights, as\n"
-    "                           llama.cpp does; default f32\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations stored|f32|int8|int8-tensor\n"
+    "                           how products round their inputs. stored (default): as the checkpoint says,\n"
+    "                           else not; f32: not; int8: as it says, else with quantized weights to int8, as\n"
+    "                           llama.cpp does; int8-tensor: with integer weights one scale a pass\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char generate_usage[] =
     "MODEL -p PROMPT|--file FILE [-n N] [--temp T] [--seed S] [--stop TEXT]...\n"
@@ -95,8 +97,8 @@ static const char generate_usage[] =
     "  --system TEXT            with --chat: the system's message\n"
     "  --chat-template NAME     with --chat: another template (chatml, llama3, gemma ...)\n"
     "  --ctx N                  tokens of prompt and text; default: the model's, at most 4096\n"
-    "  --activations f32|int8   int8: round activations for products with quantized weights, as\n"
-    "                           llama.cpp does, which is faster; default int8\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations stored|f32|int8|int8-tensor\n"
+    "                           as in perplexity; default int8, which is faster\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char embed_usage[] =
     "MODEL --text FILE [-o OUT] [--pooling mean|cls|last] [--no-normalize]\n"
@@ -112,7 +114,7 @@ static const char embed_usage[] =
     "  --no-normalize           as they are; without, of length 1\n"
     "  --base FILE              compare with embeddings of an earlier run: cosines\n"
     "  --ctx N                  tokens of a line, at most; default: the model's, at most 4096\n"
-    "  --activations f32|int8   as in perplexity; default f32\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations A          as in perplexity; default stored\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char bench_usage[] =
     "[--products] [--only NAME] [--device D] [--threads N] [--json]\n"
@@ -125,7 +127,7 @@ static const char bench_usage[] =
     "  -n N                     tokens to generate; default 128; 0: none\n"
     "  -r N                     repetitions; default 5\n"
     "  --ctx N                  tokens of the cache; default: what is needed\n"
-    "  --activations f32|int8   as in generate; default int8\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations A          as in generate; default int8\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const clq_command commands[] = {
     {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
