@@ -156,7 +156,7 @@ static const char bench_usage[] =
 static const clq_command commands[] = {
     {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
     {"formats", clq_cmd_formats, "list types", "[--json]"},
-    {"info", clq_cmd_info, "describe a checkpoint", "PATH [--tensors] [--json]"},
+    {"info", clq_cmd_info, "describe a checkpoint or a statistics file", "PATH [--tensors] [--json]"},
     {"quantize", clq_cmd_quantize, "quantize a checkpoint", quantize_usage},
     {"convert", clq_cmd_convert, "convert between GGUF and Hugging Face, and between f32, f16 and bf16", convert_usage},
     {"verify", clq_cmd_verify, "compare an output with its source, tensor by tensor",
