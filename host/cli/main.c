@@ -63,6 +63,30 @@ static const char quantize_usage[] =
     "  --quiet                  no progress, no warnings, no report\n"
     "  --json                   the report (or, with --dry-run, the plan) as JSON";
 
+static const char calibrate_usage[] =
+    "MODEL --text FILE|--jsonl FILE|--tokens FILE -o STATS [--ctx N]\n"
+    "       [--chunks N [--seed N]] [--hessian] [--imatrix FILE]... [--resume]\n"
+    "       [--device D] [--threads N] [--quiet] [--json]\n"
+    "       STATS --imatrix FILE...\n"
+    "\n"
+    "  Runs a text through a model, layer by layer, and writes what its products read: ranges for\n"
+    "  int8 activations, sums, histograms. docs/statistics.md\n"
+    "\n"
+    "  --text FILE              the text; -: standard input\n"
+    "  --jsonl FILE             lines, each a JSON object with a text; --field NAME: which; default: text\n"
+    "  --tokens FILE            token ids, with white space between them\n"
+    "  -o STATS                 where the statistics go\n"
+    "  --ctx N                  tokens of a window; default 512, or what the model takes\n"
+    "  --chunks N               windows; default: all. --seed N: chosen at random instead of the first\n"
+    "  --hessian                sums of products of inputs, too: columns times columns for each input\n"
+    "  --imatrix FILE           write an importance matrix for llama-quantize, .gguf or .dat; with a\n"
+    "                           statistics file in place of the model only that\n"
+    "  --resume                 go on with an interrupted run of the same model, text and options\n"
+    "  --device D               index, part of a name, cpu, gpu, or ref (no OpenCL); default: a GPU\n"
+    "  --threads N              host threads, and PoCL's\n"
+    "  --quiet                  no progress, no warnings, no report\n"
+    "  --json                   the result as JSON";
+
 static const char perplexity_usage[] =
     "MODEL --text FILE [--ctx N] [--chunks N] [--save-base FILE]\n"
     "       MODEL --base FILE [--text FILE] [--chunks N]\n"
@@ -132,13 +156,14 @@ static const char bench_usage[] =
 static const clq_command commands[] = {
     {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
     {"formats", clq_cmd_formats, "list types", "[--json]"},
-    {"info", clq_cmd_info, "describe a checkpoint", "PATH [--tensors] [--json]"},
+    {"info", clq_cmd_info, "describe a checkpoint or a statistics file", "PATH [--tensors] [--json]"},
     {"quantize", clq_cmd_quantize, "quantize a checkpoint", quantize_usage},
     {"convert", clq_cmd_convert, "convert between GGUF and Hugging Face, and between f32, f16 and bf16", convert_usage},
     {"verify", clq_cmd_verify, "compare an output with its source, tensor by tensor",
      "SOURCE OUT [--min-sqnr DB] [--threads N] [--quiet] [--json]\n\n"
      "  Exit code 1 when a value or scale is not finite, a tensor is missing, an unquantized tensor\n"
      "  differs beyond its type's rounding, or a tensor's SQNR is below DB (default 1: zeros, noise)."},
+    {"calibrate", clq_cmd_calibrate, "measure what a model's products read on a text", calibrate_usage},
     {"perplexity", clq_cmd_perplexity, "measure a model on a text, and against a base", perplexity_usage},
     {"generate", clq_cmd_generate, "let a model go on from a prompt", generate_usage},
     {"embed", clq_cmd_embed, "turn lines of text into vectors", embed_usage},
