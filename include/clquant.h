@@ -191,6 +191,22 @@ typedef struct clq_source clq_source;
 
 typedef enum clq_container { CLQ_GGUF, CLQ_SAFETENSORS, CLQ_HF_FOLDER } clq_container;
 
+// How the inputs of a weight's products are rounded to int8.
+typedef enum clq_activations {
+    CLQ_ACTIVATIONS_NONE,
+    CLQ_ACTIVATIONS_TOKEN,  // a scale for each token, absmax / 127, when the model runs
+    CLQ_ACTIVATIONS_TENSOR, // a scale and zero-point for all tokens of a pass, when the model runs
+    CLQ_ACTIVATIONS_STATIC, // a scale and zero-point that were measured beforehand
+} clq_activations;
+
+typedef struct clq_activation_info {
+    clq_activations kind;
+    float scale;           // CLQ_ACTIVATIONS_STATIC: value = scale * (code - zero_point)
+    int32_t zero_point;
+} clq_activation_info;
+
+CLQ_API const char *clq_activations_name(clq_activations kind); // "none", "token", "tensor", "static"
+
 typedef struct clq_tensor_info {
     const char *name;
     char type[32];         // format name
@@ -199,6 +215,7 @@ typedef struct clq_tensor_info {
     uint64_t n_elements, n_bytes; // bytes with scales and zero-points
     const char *file;      // where its bytes are
     uint64_t offset;       // in that file
+    clq_activation_info activation;
 } clq_tensor_info;
 
 // Opens a GGUF file (any part of a split one), a safetensors file or a Hugging Face folder. Every
