@@ -107,9 +107,10 @@ typedef struct clq_step {
     clq_u32 quant;               // CLQ_QUANT_*
     clq_i32 zero_point;          // CLQ_QUANT_STATIC: -128 to 127
     clq_u32 phase;               // OBSERVE
-    clq_u32 tag;                 // PREP: what stands in the state at `status` when an activation is NaN or infinite; not 0
+    clq_u32 tag;                 // PREP with quantization: goes to the word at `status` when an activation is NaN or
+                                 // infinite, unless another is there. 0: not looked at
     clq_u32 reserved;
-    clq_u64 status;              // PREP with quantization: a word in the state, CLQ_NONE: not looked at
+    clq_u64 status;              // a word in the state
     clq_u64 in, in2, out;        // floats in the state
     clq_u64 w, bias;             // bytes in the weights
     // CLQ_INT: f32 scales [rows, groups]; int8 zero-points of the same shape or CLQ_NONE; CLQ_NONE, or int32 [cols],

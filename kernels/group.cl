@@ -17,7 +17,7 @@ typedef struct {
 #if WG
 #define LID ((uint)get_local_id(0))
 #define LSIZE UNITS
-#define NEAR_FLOATS (64 * 33 + 16 * 64) // local floats that steps may use
+#define NEAR_FLOATS (64 * 33 + 16 * 64) // local floats that steps may use; OBSERVE more
 #define NEAR_PARAM , __local float *near
 #define NEAR_PASS , near
 #define NEAR_FENCE barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
@@ -41,6 +41,30 @@ inline float group_max(float v, __local float *near)
     for (uint n = UNITS / 2; n > 0; n /= 2) {
         barrier(CLK_LOCAL_MEM_FENCE);
         if (LID < n) near[LID] = fmax(near[LID], near[LID + n]);
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return near[0];
+}
+inline int group_sum_int(int v, __local float *near_floats)
+{
+    __local int *near = (__local int *)near_floats;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    near[LID] = v;
+    for (uint n = UNITS / 2; n > 0; n /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (LID < n) near[LID] += near[LID + n];
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return near[0];
+}
+inline uint group_max_uint(uint v, __local float *near_floats)
+{
+    __local uint *near = (__local uint *)near_floats;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    near[LID] = v;
+    for (uint n = UNITS / 2; n > 0; n /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (LID < n) near[LID] = max(near[LID], near[LID + n]);
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     return near[0];

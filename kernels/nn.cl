@@ -3,7 +3,7 @@
 // are in host/ops/steps.c.
 #ifndef CLQ_NN_CL
 #define CLQ_NN_CL
-#include "linear.cl"
+#include "int8.cl"
 
 #define PIECE 256 // columns of a row that a group takes at a time
 
@@ -170,13 +170,24 @@ inline float quantize_run(const float *x, uint n, uint mode, char *q)
 }
 
 // The 256 columns from `first` on of a row, zeros behind it. With an integer mode also codes q and a scale for 32.
-inline void prepare(__global const clq_step *s, __global const float *row, uint first, float *x, char *q, float *scales)
+inline void prepare(place at, __global const clq_step *s, __global const float *row, uint first, float *x, char *q,
+                    float *scales)
 {
     uint have = min(256u, s->cols - min(first, s->cols)), whole = have / 8 * 8, i = 0;
     for (; i < whole; i += 8) vstore8(vload8(0, row + first + i), 0, x + i);
     for (; i < have; i++) x[i] = row[first + i];
     for (; i < 256; i++) x[i] = 0.0f;
-    if (s->mode == CLQ_MODE_Q8_32) {
+    if (s->mode == CLQ_MODE_F32 && s->quant == CLQ_QUANT_NONE) return;
+    uint8 most = 0;
+    for (uint k = 0; k < 256; k += 8) most = max(most, as_uint8(vload8(0, x + k)) & 0x7fffffffu);
+    uint4 m = max(most.lo, most.hi);
+    look_for_bad(at, s, max(max(m.x, m.y), max(m.z, m.w)));
+    if (s->mode == CLQ_MODE_F32) {
+        uint magnitude = 0;
+        for (uint k = 0; s->quant == CLQ_QUANT_TOKEN && k < s->cols; k++) magnitude = max(magnitude, MAGNITUDE(row[k]));
+        quantizer z = find_quantizer(at, s, magnitude);
+        for (uint k = 0; k < 256; k += 8) vstore8(z.scale * steps_of(z, vload8(0, x + k)), 0, x + k);
+    } else if (s->mode == CLQ_MODE_Q8_32) {
         for (uint b = 0; b < 8; b++) scales[b] = quantize_run(x + 32 * b, 32, CLQ_MODE_Q8_32, q + 32 * b);
     } else if (s->mode == CLQ_MODE_Q8_256) {
         float d = quantize_run(x, 256, CLQ_MODE_Q8_256, q);
@@ -200,7 +211,7 @@ inline void prep_rows(place at, __global const clq_step *s)
         uint t = u / runs, run = u % runs;
         float x[256], scales[8];
         char q[256];
-        prepare(s, at.state + s->in + (size_t)t * s->in_stride, run * 256, x, q, scales);
+        prepare(at, s, at.state + s->in + (size_t)t * s->in_stride, run * 256, x, q, scales);
         __global float *out = at.state + s->out + (size_t)t * (floats ? k + k / 16 : k / 4 + k / 32 + k / 16);
         if (floats) {
             __global float *sums = out + k + run * 16;
@@ -236,7 +247,7 @@ inline void prep_panels(place at, __global const clq_step *s)
         float x[256], scales[8];
         char q[256];
         __global float *out = at.state + s->out + ((size_t)panel * k16 + run * 256) * 16 + lane;
-        if (t < s->tokens) prepare(s, at.state + s->in + (size_t)t * s->in_stride, run * 256, x, q, scales);
+        if (t < s->tokens) prepare(at, s, at.state + s->in + (size_t)t * s->in_stride, run * 256, x, q, scales);
         for (uint i = 0; i < n; i++)
             out[i * 16] = t >= s->tokens ? 0.0f : s->mode == CLQ_MODE_F32 ? x[i] : scales[i / 32] * (float)q[i];
     }
@@ -252,34 +263,25 @@ inline void prep_panels(place at, __global const clq_step *s)
                 for (uint i = 0; i < 256; i += 8) vstore8((float8)0.0f, 0, x[lane] + i);
                 continue;
             }
-            prepare(s, at.state + s->in + (size_t)t * s->in_stride, run * 256, x[lane], q, scales);
+            prepare(at, s, at.state + s->in + (size_t)t * s->in_stride, run * 256, x[lane], q, scales);
             if (s->mode != CLQ_MODE_F32)
                 for (uint i = 0; i < 256; i += 8)
                     vstore8(scales[i / 32] * convert_float8(vload8(0, q + i)), 0, x[lane] + i);
         }
         __global float *out = at.state + s->out + ((size_t)panel * k16 + run * 256) * 16;
-        for (uint i = 0; i < n; i += 8) // transposed, 8 x 8 at a time
-            for (uint half_lane = 0; half_lane < 16; half_lane += 8) {
-                float8 a = vload8(0, x[half_lane] + i), b = vload8(0, x[half_lane + 1] + i);
-                float8 c = vload8(0, x[half_lane + 2] + i), d = vload8(0, x[half_lane + 3] + i);
-                float8 e = vload8(0, x[half_lane + 4] + i), f = vload8(0, x[half_lane + 5] + i);
-                float8 g = vload8(0, x[half_lane + 6] + i), h = vload8(0, x[half_lane + 7] + i);
-                vstore8((float8)(a.s0, b.s0, c.s0, d.s0, e.s0, f.s0, g.s0, h.s0), 0, out + i * 16 + half_lane);
-                vstore8((float8)(a.s1, b.s1, c.s1, d.s1, e.s1, f.s1, g.s1, h.s1), 2, out + i * 16 + half_lane);
-                vstore8((float8)(a.s2, b.s2, c.s2, d.s2, e.s2, f.s2, g.s2, h.s2), 4, out + i * 16 + half_lane);
-                vstore8((float8)(a.s3, b.s3, c.s3, d.s3, e.s3, f.s3, g.s3, h.s3), 6, out + i * 16 + half_lane);
-                vstore8((float8)(a.s4, b.s4, c.s4, d.s4, e.s4, f.s4, g.s4, h.s4), 8, out + i * 16 + half_lane);
-                vstore8((float8)(a.s5, b.s5, c.s5, d.s5, e.s5, f.s5, g.s5, h.s5), 10, out + i * 16 + half_lane);
-                vstore8((float8)(a.s6, b.s6, c.s6, d.s6, e.s6, f.s6, g.s6, h.s6), 12, out + i * 16 + half_lane);
-                vstore8((float8)(a.s7, b.s7, c.s7, d.s7, e.s7, f.s7, g.s7, h.s7), 14, out + i * 16 + half_lane);
-            }
+#define LANE_COLUMNS(k) vload8(0, x[lane + (k)] + i)
+        for (uint i = 0; i < n; i += 8)
+            for (uint lane = 0; lane < 16; lane += 8) TRANSPOSE_8X8(LANE_COLUMNS, out + i * 16 + lane, 16)
+#undef LANE_COLUMNS
     }
 #endif
 }
 
-inline void prep(place at, __global const clq_step *s)
+inline void prep(place at, __global const clq_step *s NEAR_PARAM)
 {
-    if (s->tokens >= CLQ_PACKED_TOKENS)
+    if (s->mode == CLQ_MODE_I8)
+        prep_i8(at, s NEAR_PASS);
+    else if (s->tokens >= CLQ_PACKED_TOKENS)
         prep_panels(at, s);
     else
         prep_rows(at, s);

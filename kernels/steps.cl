@@ -5,6 +5,7 @@
 //             between steps. 0: a launch runs one step
 //   KIND      the only kind of step that the program is for; undefined: all kinds
 #include "attend.cl"
+#include "observe.cl"
 
 #ifndef TOGETHER
 #define TOGETHER 0
@@ -25,10 +26,14 @@ inline void run_step(place at, __global const clq_step *s NEAR_PARAM)
         if (HAS_KIND(CLQ_STEP_NORM)) norm(at, s NEAR_PASS);
         break;
     case CLQ_STEP_PREP:
-        if (HAS_KIND(CLQ_STEP_PREP)) prep(at, s);
+        if (HAS_KIND(CLQ_STEP_PREP)) prep(at, s NEAR_PASS);
         break;
     case CLQ_STEP_LINEAR:
-        if (HAS_KIND(CLQ_STEP_LINEAR)) linear(at, s NEAR_PASS);
+        if (!HAS_KIND(CLQ_STEP_LINEAR)) break;
+        if (s->mode == CLQ_MODE_I8)
+            linear_i8(at, s NEAR_PASS);
+        else
+            linear(at, s NEAR_PASS);
         break;
     case CLQ_STEP_ROPE:
         if (HAS_KIND(CLQ_STEP_ROPE)) rope(at, s);
@@ -53,6 +58,15 @@ inline void run_step(place at, __global const clq_step *s NEAR_PARAM)
         break;
     case CLQ_STEP_SOFTCAP:
         if (HAS_KIND(CLQ_STEP_SOFTCAP)) softcap(at, s);
+        break;
+    case CLQ_STEP_RANGE:
+        if (HAS_KIND(CLQ_STEP_RANGE)) range(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_OBSERVE:
+        if (HAS_KIND(CLQ_STEP_OBSERVE)) observe(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_GRAM:
+        if (HAS_KIND(CLQ_STEP_GRAM)) gram(at, s NEAR_PASS);
         break;
     }
 }
@@ -82,7 +96,7 @@ __kernel GROUP void run_steps(__global const clq_step *restrict steps, uint firs
                               __global const ulong *tables, __global uint *sync, uint counter, uint spins)
 {
 #if WG
-    __local float near[NEAR_FLOATS];
+    __local float near[HAS_KIND(CLQ_STEP_OBSERVE) ? UNITS + NEAR_BINS : NEAR_FLOATS];
 #endif
     place at = {weights, state, cache, tables, get_group_id(0), get_num_groups(0)};
 #if TOGETHER

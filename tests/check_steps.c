@@ -35,8 +35,8 @@ static void check_linear(clq_device *d, const char *form, const char *name, cons
     double worst = INFINITY;
     clq_error err = {0};
     clq_status st = clq_linear_compare(d, c, &worst, &err);
-    snprintf(what, sizeof what, "%s [%u, %u] x %u, mode %u%s%s%s", name, c->rows, c->cols, c->tokens, c->mode,
-             c->bias ? ", bias" : "", c->accumulate ? ", accumulate" : "", c->indexed ? ", indexed" : "");
+    snprintf(what, sizeof what, "%s [%u, %u] x %u, mode %u.%u%s%s%s", name, c->rows, c->cols, c->tokens, c->mode,
+             c->quant, c->bias ? ", bias" : "", c->accumulate ? ", accumulate" : "", c->indexed ? ", indexed" : "");
     report(st == CLQ_OK && worst <= 1, form, what, worst, &err);
 }
 
@@ -74,6 +74,16 @@ static void check_type(clq_device *d, const char *form, const char *name)
                     c.mode = CLQ_MODE_Q8_32;
                     check_linear(d, form, name, &c);
                 }
+                for (c.quant = CLQ_QUANT_TOKEN; c.quant <= CLQ_QUANT_STATIC && n % 2; c.quant++) {
+                    c.mode = CLQ_MODE_F32; // rounded, as floats
+                    if (c.quant == 1 + n / 2 % 3) check_linear(d, form, name, &c);
+                }
+                for (c.quant = CLQ_QUANT_TOKEN; c.quant <= CLQ_QUANT_STATIC; c.quant++) {
+                    c.mode = CLQ_MODE_I8;
+                    if (clq_step_takes_i8(&type, c.cols)) check_linear(d, form, name, &c);
+                }
+                c.quant = CLQ_QUANT_NONE;
+                c.mode = clq_step_int8_mode(type.format);
                 if (is_int && type.granularity == CLQ_PER_GROUP) {
                     c.indexed = true;
                     check_linear(d, form, name, &c);
@@ -94,6 +104,25 @@ static void check_step(clq_device *d, const char *form, const char *name, clq_st
              embedding ? " " : "", embedding ? embedding : "", step.tokens, step.cols, step.heads, step.kv_heads,
              step.head_dim, step.keys, step.window, step.flags);
     report(st == CLQ_OK && worst <= 1, form, what, worst, &err);
+}
+
+static void check_observe(clq_device *d, const char *form)
+{
+    static const uint32_t tokens[] = {1, 5, 33, 300}, widths[] = {1, 8, 63, 100, 576};
+    if (only && strcmp(only, "observe") != 0) return;
+    for (uint32_t i = 0; i < 20; i++) {
+        clq_observe_case c = {.tokens = tokens[i % 4], .cols = widths[i / 4], .windows = 3, .seed = i,
+                              .gram = i % 3 != 2, .bad = i % 5 == 4 && i % 4 && i > 4};
+        if (tiny && (c.tokens > 5 || c.cols > 63)) continue;
+        if (c.bad) c.gram = false;
+        char what[96];
+        double worst = INFINITY;
+        clq_error err = {0};
+        clq_status st = clq_observe_compare(d, &c, &worst, &err);
+        snprintf(what, sizeof what, "observe tokens %u cols %u%s%s", c.tokens, c.cols, c.gram ? ", gram" : "",
+                 c.bad ? ", not finite" : "");
+        report(st == CLQ_OK && worst <= 1, form, what, worst, &err);
+    }
 }
 
 static void check_kinds(clq_device *d, const char *form)
@@ -193,7 +222,8 @@ static void check_form(const char *form)
         printf("device: %s\n", info.name);
     }
     static const char *const ints[] = {"i2",      "i3_g32",  "i4", "i4_g64",      "i4_asym_g32",   "i5_asym",
-                                       "i6_g128", "i7_asym", "i8", "i8_asym_g32", "i8_asym_tensor"};
+                                       "i6_g128", "i7_asym", "i8", "i8_tensor", "i8_asym", "i8_asym_g32",
+                                       "i8_asym_tensor"};
     // One program for all formats.
     const char *names[CLQ_FORMAT_COUNT + sizeof ints / sizeof *ints];
     clq_type types[CLQ_FORMAT_COUNT + sizeof ints / sizeof *ints];
@@ -207,6 +237,7 @@ static void check_form(const char *form)
     if (!only && d->ops->steps_prepare(d, types, n, &err) != CLQ_OK) printf("FAIL %s: %s\n", form, err.text);
     for (uint32_t i = 0; i < n; i++) check_type(d, form, names[i]);
     check_kinds(d, form);
+    check_observe(d, form);
     clq_device_close(d);
 }
 

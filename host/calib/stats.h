@@ -60,7 +60,17 @@ clq_status clq_stats_open(const char *path, clq_stats_file **stats, clq_error *e
 void clq_stats_free(clq_stats_file *stats);
 // Atomically: a temporary file beside it, fsync, rename.
 clq_status clq_stats_write(const clq_stats_file *stats, const char *path, clq_error *err);
+// Whether the path names such a file, by its content; false where it cannot be read.
+bool clq_stats_is(const char *path);
 // The site that a weight ("blk.0.attn_k.weight") belongs to; NULL: none.
 const clq_stat_site *clq_stats_find(const clq_stats_file *stats, const char *weight);
+
+// ---- making them ----
+
+// Everything zero. cols and n_matrices > 0; names are copied. On failure the site is empty.
+clq_status clq_stat_site_create(clq_stat_site *site, const char *const *weights, uint32_t n_weights, uint32_t cols,
+                                uint32_t n_matrices, bool gram, clq_error *err);
+void clq_stat_site_clear(clq_stat_site *site); // frees what it holds
+void clq_stats_sort(clq_stats_file *stats);    // by name, as clq_stats_write wants them
 
 #endif

@@ -45,7 +45,7 @@ static clq_status read_kernel_file(const char *name, clq_buf *text, clq_error *e
 static clq_status resolve(const char *name, int depth, clq_buf *out, clq_error *err)
 {
     static const char include[] = "#include \"";
-    if (depth > 8) return clq_fail(err, CLQ_DEVICE, "kernel file '%s' includes itself", name);
+    if (depth > 16) return clq_fail(err, CLQ_DEVICE, "kernel file '%s' includes itself", name);
     clq_buf text = {0};
     clq_status st = read_kernel_file(name, &text, err);
     clq_buf_append(&text, "", 1);

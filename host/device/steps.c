@@ -201,6 +201,18 @@ static uint64_t groups_for(const clq_opencl *d, const clq_step *s)
     case CLQ_STEP_PREP:
         units = (uint64_t)(packed ? div_up(s->tokens, 16) * 16 : s->tokens) * div_up(s->cols, 256);
         if (d->work_groups) units = (units + CLQ_UNITS - 1) / CLQ_UNITS;
+        if (s->mode == CLQ_MODE_I8) units = packed ? div_up(s->tokens, 16) : s->tokens;
+        break;
+    case CLQ_STEP_RANGE: units = s->tokens; break;
+    case CLQ_STEP_OBSERVE:
+        units = s->phase == CLQ_OBSERVE_CHANNELS ? div_up(s->cols, d->work_groups ? CLQ_UNITS : 8)
+                : s->phase == CLQ_OBSERVE_RANGE  ? 1
+                : d->work_groups                 ? div_up(s->tokens, 16)
+                                                 : d->base.info.compute_units;
+        break;
+    case CLQ_STEP_GRAM:
+        units = div_up(s->cols, d->work_groups ? 64 : 32);
+        if (d->work_groups) units *= units;
         break;
     case CLQ_STEP_LINEAR:
         if (!d->work_groups)

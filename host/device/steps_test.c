@@ -103,6 +103,11 @@ static clq_status encode_weight(const clq_type *type, const float *x, uint64_t r
         if (zeros) zeros[g] = zero;
     }
     clq_int_encode_ref(type, x, rows, cols, scales, zeros, memory + s->w);
+    if (type->bits == 8) {
+        s->code_sums = aligned(s->scales + n * 8 + cols * 4 + 128);
+        int32_t *sums = (int32_t *)(void *)(memory + s->code_sums);
+        for (uint64_t i = 0; i < rows * cols; i++) sums[i / cols] += (int8_t)memory[s->w + i];
+    }
     if (indexed) {
         s->group_index = aligned(s->scales + n * 8 + 64);
         int32_t *index = (int32_t *)(void *)(memory + s->group_index);
@@ -113,7 +118,7 @@ static clq_status encode_weight(const clq_type *type, const float *x, uint64_t r
 
 static uint64_t weight_space(uint64_t rows, uint64_t cols)
 {
-    return aligned(rows * (cols + 256) * 4) + aligned(rows * (cols / 32 + 2) * 16) + cols * 4 + rows * 4 + 4096;
+    return aligned(rows * (cols + 256) * 4) + aligned(rows * (cols / 32 + 2) * 16) + cols * 8 + rows * 8 + 4096;
 }
 
 clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *worst, clq_error *err)
@@ -122,35 +127,49 @@ clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *w
     uint64_t n = (uint64_t)c->rows * c->cols, n_in = (uint64_t)c->tokens * c->cols,
              n_out = (uint64_t)c->tokens * c->rows;
     scene s = {.n_weights = weight_space(c->rows, c->cols)};
-    clq_step steps[2] = {
-        {.kind = CLQ_STEP_PREP, .tokens = c->tokens, .cols = c->cols, .in_stride = c->cols, .mode = c->mode},
+    clq_step steps[3] = {
+        {.kind = CLQ_STEP_RANGE, .tokens = c->tokens, .cols = c->cols, .in_stride = c->cols},
+        {.kind = CLQ_STEP_PREP,
+         .tokens = c->tokens,
+         .cols = c->cols,
+         .in_stride = c->cols,
+         .mode = c->mode,
+         .quant = c->quant,
+         .scale = 0.006f,
+         .zero_point = (int32_t)(c->seed % 60) - 30},
         {.kind = CLQ_STEP_LINEAR,
          .tokens = c->tokens,
          .mode = c->mode,
          .out_stride = c->rows + 3,
          .flags = c->accumulate ? CLQ_STEP_ACCUMULATE : 0}};
-    steps[0].out = steps[1].in = aligned(n_in);
-    steps[1].out = aligned(steps[0].out + clq_prep_floats(c->tokens, c->cols, c->mode));
-    s.n_state = steps[1].out + (uint64_t)c->tokens * (c->rows + 3) + 64;
+    clq_step *prep = &steps[1], *linear = &steps[2];
+    steps[0].out = prep->in2 = aligned(n_in);
+    prep->out = linear->in = aligned(prep->in2 + 2ull * c->tokens);
+    linear->out = aligned(prep->out + clq_prep_floats(c->tokens, c->cols, c->mode));
+    s.n_state = linear->out + (uint64_t)c->tokens * (c->rows + 3) + 64;
     float *x = malloc(n * sizeof *x), *state = malloc(s.n_state * sizeof *state);
     clq_status st = scene_create(&s, err);
     if (st == CLQ_OK && (!x || !state)) st = clq_fail_memory(err, n * sizeof *x);
     if (st != CLQ_OK) goto out;
     for (uint64_t i = 0; i < n; i++) x[i] = i / 32 % 9 == 8 ? 0 : random_at(&seed) * (i / 32 % 5 == 4 ? 8.0f : 1.0f);
-    CLQ_TRY_OUT(encode_weight(&c->type, x, c->rows, c->cols, c->indexed, s.weights, &steps[1], err));
+    CLQ_TRY_OUT(encode_weight(&c->type, x, c->rows, c->cols, c->indexed, s.weights, linear, err));
     if (c->bias) {
-        steps[1].bias = aligned(s.n_weights - c->rows * 4ull - 64);
-        for (uint32_t i = 0; i < c->rows; i++) ((float *)(void *)(s.weights + steps[1].bias))[i] = random_at(&seed);
+        linear->bias = aligned(s.n_weights - c->rows * 4ull - 64);
+        for (uint32_t i = 0; i < c->rows; i++) ((float *)(void *)(s.weights + linear->bias))[i] = random_at(&seed);
     }
     for (uint64_t i = 0; i < s.n_state; i++) s.state[i] = random_at(&seed);
     float *in = malloc(n_in * sizeof *in);
     if (in) memcpy(in, s.state, n_in * sizeof *in);
-    st = in ? run_both(d, &s, steps, 2, state, err) : clq_fail_memory(err, n_in * sizeof *in);
+    st = in ? run_both(d, &s, steps, 3, state, err) : clq_fail_memory(err, n_in * sizeof *in);
     *worst = 0;
     double sums = c->bias && c->accumulate ? 0x1p-22 : 0; // which of the two (below 1) is added first is left open
     for (uint64_t i = 0; st == CLQ_OK && i < n_out; i++) {
-        uint64_t t = i / c->rows, r = i % c->rows, at = steps[1].out + t * (c->rows + 3) + r;
+        uint64_t t = i / c->rows, r = i % c->rows, at = linear->out + t * (c->rows + 3) + r;
         double size = 1e-3;
+        if (c->mode == CLQ_MODE_I8) {
+            if (memcmp(&state[at], &s.state[at], sizeof(float))) *worst = INFINITY;
+            continue;
+        }
         for (uint64_t b = 0; b < c->cols; b += block) {
             float most = 0;
             double sum = 0;
@@ -165,8 +184,8 @@ clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *w
     }
     // What stands between the rows of the output is not written.
     for (uint32_t t = 0; st == CLQ_OK && t < c->tokens; t++)
-        if (memcmp(state + steps[1].out + t * (c->rows + 3) + c->rows,
-                   s.state + steps[1].out + t * (c->rows + 3) + c->rows, 12))
+        if (memcmp(state + linear->out + t * (c->rows + 3) + c->rows,
+                   s.state + linear->out + t * (c->rows + 3) + c->rows, 12))
             *worst = INFINITY;
     free(in);
 out:
@@ -249,6 +268,50 @@ out:
     return st;
 }
 
+// ---- observations ----
+
+clq_status clq_observe_compare(clq_device *d, const clq_observe_case *c, double *worst, clq_error *err)
+{
+    uint32_t stride = c->cols + 3, seed = c->seed + 1, n = 0, k16 = (c->cols + 15) / 16 * 16;
+    uint64_t window = aligned((uint64_t)c->tokens * stride), slot = c->windows * window,
+             gram = slot + CLQ_SLOT_FLOATS(c->cols), n_gram = c->gram ? (uint64_t)c->cols * c->cols : 0;
+    scene s = {.n_weights = 64, .n_state = gram + n_gram + 64};
+    clq_step *steps = calloc(4ull * c->windows, sizeof *steps);
+    float *state = malloc(s.n_state * sizeof *state);
+    clq_status st = scene_create(&s, err);
+    if (st == CLQ_OK && (!steps || !state)) st = clq_fail_memory(err, s.n_state * sizeof *state);
+    if (st != CLQ_OK) goto out;
+    for (uint32_t w = 0; w < c->windows; w++) {
+        float *x = s.state + w * window;
+        for (uint64_t i = 0; i < window; i++) x[i] = random_at(&seed) * (w % 2 ? 5 : 1) * (i % 97 == 5 ? 30 : 1);
+        if (c->bad) x[1] = NAN, x[stride] = -INFINITY, x[stride + c->cols / 2] = INFINITY;
+        for (uint32_t phase = 0; phase <= CLQ_OBSERVE_VALUES; phase++)
+            steps[n++] = (clq_step){.kind = CLQ_STEP_OBSERVE, .tokens = c->tokens, .cols = c->cols,
+                                    .in_stride = stride, .phase = phase, .in = w * window, .out = slot};
+        if (c->gram)
+            steps[n++] = (clq_step){.kind = CLQ_STEP_GRAM, .tokens = c->tokens, .cols = c->cols,
+                                    .in_stride = stride, .in = w * window, .out = gram};
+    }
+    CLQ_TRY_OUT(run_both(d, &s, steps, n, state, err));
+    *worst = memcmp(state + slot, s.state + slot, CLQ_SLOT_CHANNELS * sizeof *state) ? INFINITY : 0;
+    for (uint32_t a = 0; a < CLQ_CHANNEL_ARRAYS; a++)
+        for (uint32_t i = 0; i < c->cols; i++) { // by value: which of two zeros is the least is left open
+            uint64_t at = slot + CLQ_SLOT_CHANNELS + (uint64_t)a * k16 + i;
+            if (state[at] != s.state[at]) *worst = INFINITY;
+        }
+    double most = 1e-3;
+    for (uint64_t i = 0; i < n_gram; i++) most = fmax(most, fabs((double)s.state[gram + i]));
+    for (uint64_t i = 0; i < n_gram; i++) {
+        double error = fabs((double)state[gram + i] - s.state[gram + i]) / (1e-5 * most);
+        if (!(error <= *worst)) *worst = error;
+    }
+out:
+    free(steps);
+    free(state);
+    scene_free(&s);
+    return st;
+}
+
 // ---- the self-test ----
 
 clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool *good, clq_error *err)
@@ -268,6 +331,11 @@ clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool
                                  .tokens = k == 2 ? 9 : 1,
                                  .mode = k == 1 ? int8_mode : CLQ_MODE_F32,
                                  .bias = true};
+            CLQ_TRY(clq_linear_compare(d, &c, &worst, err));
+            if (!(worst <= 1)) return CLQ_OK;
+            if (!clq_step_takes_i8(&types[i], c.cols)) continue;
+            c.mode = CLQ_MODE_I8;
+            c.quant = CLQ_QUANT_TOKEN + k;
             CLQ_TRY(clq_linear_compare(d, &c, &worst, err));
             if (!(worst <= 1)) return CLQ_OK;
         }

@@ -8,13 +8,13 @@
 // A product of random weights [rows, cols], encoded to a type, with random activations.
 typedef struct clq_linear_case {
     clq_type type;
-    uint32_t rows, cols, tokens, mode;
+    uint32_t rows, cols, tokens, mode, quant;
     bool bias, accumulate, indexed; // indexed: CLQ_INT with a group for each column
     uint32_t seed;
 } clq_linear_case;
 
 // *worst: the largest error against a sum in double, as a share of what float32 may lose: (cols / 8 + 24) * 2^-24 of the
-// sum of |weight's block| * |activation|.
+// sum of |weight's block| * |activation|. CLQ_MODE_I8: 0, or infinite where any bit differs.
 clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *worst, clq_error *err);
 
 // A step of another kind. tokens, cols (or heads and head_dim) as the kind takes them.
@@ -26,5 +26,14 @@ typedef struct clq_step_case {
 
 // *worst: the largest |ours - theirs| / (1e-5 * (1 + |theirs|)).
 clq_status clq_step_compare(clq_device *d, const clq_step_case *c, double *worst, clq_error *err);
+
+// OBSERVE (all phases, over windows of growing values) and, with `gram`, GRAM on random activations [tokens][cols].
+// bad: some are NaN or infinite. *worst: 0, or infinite where any count or statistic differs; for GRAM the error as a
+// share of 1e-5 of the largest product sum.
+typedef struct clq_observe_case {
+    uint32_t tokens, cols, windows, seed;
+    bool gram, bad;
+} clq_observe_case;
+clq_status clq_observe_compare(clq_device *d, const clq_observe_case *c, double *worst, clq_error *err);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "base/half.h"
 #include "base/threads.h"
+#include "ops/int8.h"
+#include "ops/observe.h"
 
 enum { MAX_DECODED = 256 }; // elements a weight's decoder makes at a time: one block
 
@@ -59,8 +61,9 @@ static void decode_row(const clq_step *s, const uint8_t *weights, uint64_t row, 
 
 uint64_t clq_prep_floats(uint32_t tokens, uint32_t cols, uint32_t mode)
 {
-    if (clq_step_packed(tokens)) return (uint64_t)(tokens + 15) / 16 * 16 * ((cols + 15u) / 16 * 16);
-    uint64_t k = CLQ_PREP_K((uint64_t)cols);
+    uint64_t k = CLQ_PREP_K((uint64_t)cols), m16 = ((uint64_t)tokens + 15) / 16 * 16, k16 = (cols + 15u) / 16 * 16;
+    if (clq_step_packed(tokens)) return mode == CLQ_MODE_I8 ? m16 * k16 / 2 + 4 * m16 : m16 * k16;
+    if (mode == CLQ_MODE_I8) return tokens * (k / 4 + 4);
     return tokens * (mode == CLQ_MODE_F32 ? k + k / 16 : k / 4 + k / 32 + k / 16);
 }
 
@@ -70,6 +73,11 @@ uint32_t clq_step_int8_mode(clq_format_id format)
     const clq_format *f = clq_format_row(format);
     if (format == CLQ_F32 || format == CLQ_F16 || format == CLQ_BF16) return CLQ_MODE_F32;
     return f->info.block_elements == 256 ? CLQ_MODE_Q8_256 : CLQ_MODE_Q8_32;
+}
+
+bool clq_step_takes_i8(const clq_type *type, uint64_t cols)
+{
+    return type->format == CLQ_INT && type->bits == 8 && type->granularity != CLQ_PER_GROUP && cols <= CLQ_I8_COLS;
 }
 
 // Codes of n values (one stretch that shares a scale) and the scale.
@@ -102,10 +110,25 @@ static float quantize_stretch(const float *x, uint32_t n, uint32_t mode, int8_t 
     return mode == CLQ_MODE_Q8_32 ? clq_f16_to_f32(clq_f32_to_f16(d)) : d;
 }
 
+// A value that is not finite in any row: the step's tag goes to the status word, unless one stands there.
+static void look_for_bad(const clq_step *s, float *state)
+{
+    uint32_t word;
+    if (s->tag == 0 || (s->mode == CLQ_MODE_F32 && s->quant == CLQ_QUANT_NONE)) return;
+    memcpy(&word, state + s->status, sizeof word);
+    for (uint32_t t = 0; t < s->tokens && word == 0; t++)
+        if (clq_any_bad(state + s->in + (uint64_t)t * s->in_stride, s->cols)) word = s->tag;
+    memcpy(state + s->status, &word, sizeof word);
+}
+
 static void prep_rows(void *ctx, uint64_t begin, uint64_t end)
 {
     const job *j = ctx;
     const clq_step *s = j->s;
+    if (s->mode == CLQ_MODE_I8) {
+        clq_i8_prep_ref(s, j->m->state, begin, end);
+        return;
+    }
     uint32_t k = CLQ_PREP_K(s->cols), k16 = (s->cols + 15) / 16 * 16;
     uint32_t stretch = s->mode == CLQ_MODE_Q8_32 ? 32 : s->mode == CLQ_MODE_Q8_256 ? 256 : k;
     bool packed = clq_step_packed(s->tokens);
@@ -117,6 +140,11 @@ static void prep_rows(void *ctx, uint64_t begin, uint64_t end)
             memcpy(x, j->m->state + s->in + t * s->in_stride, s->cols * sizeof *x);
         else
             memset(x, 0, s->cols * sizeof *x); // lanes of a tile without a token
+        if (t < s->tokens && s->mode == CLQ_MODE_F32 && s->quant != CLQ_QUANT_NONE) {
+            clq_quant_params p = clq_quant_params_ref(s, j->m->state, (uint32_t)t);
+            for (uint32_t i = 0; i < s->cols; i++)
+                x[i] = p.scale * (float)(clq_quant_code(s, p, x[i]) - p.zero_point);
+        }
         if (s->mode != CLQ_MODE_F32)
             for (uint32_t i = 0; i < k; i += stretch) {
                 float scale = quantize_stretch(x + i, stretch, s->mode, q + i);
@@ -167,6 +195,10 @@ static void linear_rows(void *ctx, uint64_t begin, uint64_t end)
     const job *j = ctx;
     const clq_step *s = j->s;
     const float *in = j->m->state + s->in;
+    if (s->mode == CLQ_MODE_I8) {
+        clq_i8_linear_ref(s, j->m->weights, j->m->state, begin, end);
+        return;
+    }
     const float *bias = s->bias == CLQ_NONE ? NULL : (const float *)(const void *)(j->m->weights + s->bias);
     float *w = malloc((s->cols + MAX_DECODED) * sizeof *w);
     for (uint64_t r = begin; w && r < end; r++) {
@@ -371,6 +403,7 @@ bool clq_step_run_ref(uint32_t threads, const clq_step *s, const clq_step_memory
     case CLQ_STEP_EMBED: clq_parallel(threads, s->tokens, 1, embed_rows, &j); break;
     case CLQ_STEP_NORM: clq_parallel(threads, s->rows, 4, norm_rows, &j); break;
     case CLQ_STEP_PREP:
+        look_for_bad(s, memory->state);
         clq_parallel(threads, clq_step_packed(s->tokens) ? (s->tokens + 15) / 16 * 16 : s->tokens, 1, prep_rows, &j);
         break;
     case CLQ_STEP_LINEAR: clq_parallel(threads, s->rows, 16, linear_rows, &j); break;
@@ -382,6 +415,9 @@ bool clq_step_run_ref(uint32_t threads, const clq_step *s, const clq_step_memory
     case CLQ_STEP_GATHER: clq_parallel(threads, s->tokens, 8, gather_rows, &j); break;
     case CLQ_STEP_SCATTER: clq_parallel(threads, s->tokens, 8, scatter_rows, &j); break;
     case CLQ_STEP_SOFTCAP: clq_parallel(threads, s->tokens, 1, softcap_rows, &j); break;
+    case CLQ_STEP_RANGE: clq_range_ref(s, memory->state); break;
+    case CLQ_STEP_OBSERVE: clq_observe_ref(s, memory->state); break;
+    case CLQ_STEP_GRAM: return clq_gram_ref(threads, s, memory->state);
     }
     return !failed;
 }

@@ -21,6 +21,8 @@ static inline bool clq_step_packed(uint32_t tokens) { return tokens >= CLQ_PACKE
 uint64_t clq_prep_floats(uint32_t tokens, uint32_t cols, uint32_t mode);
 // The mode in which ggml multiplies weights of a format with int8 activations; CLQ_MODE_F32 for float weights.
 uint32_t clq_step_int8_mode(clq_format_id format);
+// Whether products of the type's rows can be made in CLQ_MODE_I8.
+bool clq_step_takes_i8(const clq_type *type, uint64_t cols);
 // Bytes of one head's vector in a cache of the format (head_dim a multiple of 32 for Q8_0).
 uint64_t clq_cache_bytes(clq_format_id format, uint32_t head_dim);
 

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+// Observations as clquant_steps.h lays them out, made of values in the plainest way.
+#ifndef CLQ_TESTS_SLOT_FIXTURE_H
+#define CLQ_TESTS_SLOT_FIXTURE_H
+
+#include <stdint.h>
+
+// CLQ_SLOT_FLOATS(cols) words, zeroed; free() it.
+float *new_slot(uint32_t cols);
+// Adds a window: x[tokens][cols].
+void add_window(float *slot, const float *x, uint32_t tokens, uint32_t cols);
+
+#endif
