@@ -11,21 +11,7 @@
 
 static const uint64_t SHARD_BYTES = 5000000000u; // as transformers' default
 
-static clq_part *const *parts_of(clq_entry *e, clq_part *list[4])
-{
-    list[0] = &e->codes;
-    list[1] = &e->scales;
-    list[2] = &e->zero_points;
-    list[3] = &e->shape;
-    return list;
-}
-
 // ---- shards ----
-
-static uint64_t entry_bytes(const clq_entry *e)
-{
-    return e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
-}
 
 // Gives entries their shard, in order. The number of shards.
 static uint32_t assign_shards(clq_plan *p)
@@ -33,7 +19,7 @@ static uint32_t assign_shards(clq_plan *p)
     uint32_t shard = 0;
     uint64_t filled = 0;
     for (uint32_t i = 0; i < p->n_entries; i++) {
-        uint64_t n = entry_bytes(&p->entries[i]);
+        uint64_t n = clq_entry_bytes(&p->entries[i]);
         if (filled && filled + n > SHARD_BYTES) {
             shard++;
             filled = 0;
@@ -61,14 +47,12 @@ static clq_status write_shard_head(clq_plan *p, uint32_t shard, clq_error *err)
     json_t *metadata = p->source->st_metadata ? json_copy(p->source->st_metadata) : json_pack("{s:s}", "format", "pt");
     json_object_set_new(head, "__metadata__", metadata);
     uint64_t at = 0;
-    clq_part *list[4];
     static const uint32_t widths[] = {8, 4, 2, 1};
     for (int w = 0; w < 4; w++)
         for (uint32_t i = 0; i < p->n_entries; i++) {
             if (p->entries[i].file != shard) continue;
-            parts_of(&p->entries[i], list);
-            for (int k = 0; k < 4; k++) {
-                clq_part *part = list[k];
+            for (int k = 0; k < CLQ_ENTRY_PARTS; k++) {
+                clq_part *part = &p->entries[i].parts[k];
                 if (!part->name) continue;
                 uint32_t width = clq_format_at(clq_format_of_st(part->st_dtype))->block_bytes;
                 if (width != widths[w] && !(w == 3 && width == 3)) continue;
@@ -88,9 +72,8 @@ static clq_status write_shard_head(clq_plan *p, uint32_t shard, clq_error *err)
     if (file->head.failed) return clq_fail_memory(err, padded);
     for (uint32_t i = 0; i < p->n_entries; i++) {
         if (p->entries[i].file != shard) continue;
-        parts_of(&p->entries[i], list);
-        for (int k = 0; k < 4; k++)
-            if (list[k]->name) list[k]->offset += file->head.len;
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++)
+            if (p->entries[i].parts[k].name) p->entries[i].parts[k].offset += file->head.len;
     }
     file->n_bytes = file->head.len + at;
     return CLQ_OK;
@@ -118,12 +101,11 @@ static clq_status write_index(clq_plan *p, clq_error *err)
 {
     json_t *map = json_object();
     uint64_t total = 0;
-    clq_part *list[4];
     for (uint32_t i = 0; i < p->n_entries; i++) {
-        parts_of(&p->entries[i], list);
-        total += entry_bytes(&p->entries[i]);
-        for (int k = 0; k < 4; k++)
-            if (list[k]->name) json_object_set_new(map, list[k]->name, json_string(p->files[p->entries[i].file].name));
+        const clq_entry *e = &p->entries[i];
+        total += clq_entry_bytes(e);
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++)
+            if (e->parts[k].name) json_object_set_new(map, e->parts[k].name, json_string(p->files[e->file].name));
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     clq_status st = index ? add_json_file(p, "model.safetensors.index.json", index, err) : clq_fail_memory(err, 1);

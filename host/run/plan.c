@@ -38,10 +38,7 @@ void clq_plan_free(clq_plan *p)
     if (!p) return;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         clq_entry *e = &p->entries[i];
-        free(e->codes.name);
-        free(e->scales.name);
-        free(e->zero_points.name);
-        free(e->shape.name);
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++) free(e->parts[k].name);
         free((char *)e->info.name);
     }
     for (uint32_t i = 0; i < p->n_files; i++) {
@@ -63,100 +60,6 @@ void clq_plan_free(clq_plan *p)
 }
 
 // ---- entries ----
-
-static char *join(const char *a, size_t a_len, const char *b)
-{
-    char *s = malloc(a_len + strlen(b) + 1);
-    if (s) sprintf(s, "%.*s%s", (int)a_len, a, b);
-    return s;
-}
-
-// Shapes and sizes of the parts of a compressed-tensors weight [dim0, ..., cols].
-static clq_status set_int_parts(clq_entry *e, clq_error *err)
-{
-    clq_part_sizes sizes;
-    CLQ_TRY(clq_type_sizes(&e->type, e->rows, e->cols, &sizes, err));
-    const char *name = e->info.name;
-    size_t len = strlen(name);
-    bool suffix = clq_ends_with(name, ".weight");
-    size_t stem = suffix ? len - strlen(".weight") : len;
-    bool packed = e->type.bits < 8, one = e->type.granularity == CLQ_PER_TENSOR;
-    const char *prefix = suffix ? ".weight" : "";
-    char parts[4][40];
-    snprintf(parts[0], sizeof parts[0], "%s%s", prefix, packed ? "_packed" : "");
-    snprintf(parts[1], sizeof parts[1], "%s_scale", prefix);
-    snprintf(parts[2], sizeof parts[2], "%s_zero_point", prefix);
-    snprintf(parts[3], sizeof parts[3], "%s_shape", prefix);
-    // The leading dimensions of codes and scales: all but the last where rows are by the last
-    // dimension (matrices, stacked experts), the first alone for convolutions.
-    bool by_last = e->cols == e->info.dims[e->info.n_dims - 1];
-    uint32_t lead = by_last ? e->info.n_dims - 1 : 1;
-    uint64_t groups = sizes.groups, zero_rows = e->rows, zero_cols = groups;
-    e->codes =
-        (clq_part){.name = join(name, stem, parts[0]), .st_dtype = packed ? "I32" : "I8", .n_bytes = sizes.codes};
-    if (packed) {
-        e->codes.n_dims = lead + 1;
-        memcpy(e->codes.dims, e->info.dims, lead * sizeof *e->codes.dims);
-        e->codes.dims[lead] = clq_type_row_bytes(&e->type, e->cols) / 4;
-        e->shape = (clq_part){.name = join(name, stem, parts[3]), .st_dtype = "I64", .n_dims = 1,
-                              .dims = {e->info.n_dims}, .n_bytes = e->info.n_dims * 8ull};
-    } else {
-        e->codes.n_dims = e->info.n_dims;
-        memcpy(e->codes.dims, e->info.dims, sizeof e->codes.dims);
-    }
-    e->scales = (clq_part){.name = join(name, stem, parts[1]),
-                           .st_dtype = clq_format_row(e->type.scale_format)->st_name,
-                           .n_dims = lead + 1,
-                           .n_bytes = sizes.scales};
-    memcpy(e->scales.dims, e->info.dims, lead * sizeof *e->scales.dims);
-    e->scales.dims[lead] = groups;
-    if (one) {
-        e->scales.n_dims = 1;
-        e->scales.dims[0] = 1;
-        zero_rows = 1;
-    }
-    if (!e->type.symmetric) {
-        e->zero_points = e->scales;
-        e->zero_points.name = join(name, stem, parts[2]);
-        e->zero_points.st_dtype = "I8";
-        e->zero_points.n_bytes = sizes.zero_points;
-        if (packed) {
-            uint64_t words = clq_div_up(zero_rows * e->type.bits, 32);
-            e->zero_points.st_dtype = "I32";
-            e->zero_points.n_dims = 2;
-            e->zero_points.dims[0] = words;
-            e->zero_points.dims[1] = zero_cols;
-            e->zero_points.n_bytes = words * zero_cols * 4;
-        }
-        if (!e->zero_points.name) return clq_fail_memory(err, len);
-    }
-    if (!e->codes.name || !e->scales.name || (packed && !e->shape.name)) return clq_fail_memory(err, len);
-    return CLQ_OK;
-}
-
-static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
-{
-    const clq_tensor *t = &p->source->tensors[e->from.source];
-    clq_type_name(&e->type, e->info.type);
-    if (e->type.format == CLQ_INT) {
-        CLQ_TRY(set_int_parts(e, err));
-    } else {
-        e->codes = (clq_part){.name = strdup(e->info.name), .st_dtype = clq_format_row(e->type.format)->st_name,
-                              .n_dims = e->info.n_dims};
-        memcpy(e->codes.dims, e->info.dims, sizeof e->codes.dims);
-        if (!e->codes.name) return clq_fail_memory(err, 1);
-        if (!clq_format_bytes(e->type.format, e->info.n_elements, &e->codes.n_bytes))
-            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is too large", t->name);
-        if (!p->to_gguf && !e->codes.st_dtype)
-            return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name,
-                            e->info.type);
-    }
-    e->copy = e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && e->uniform &&
-                                          e->from.shift == 0);
-    e->info.lossy = !e->copy;
-    e->info.n_bytes = e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
-    return CLQ_OK;
-}
 
 static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e,
                              clq_error *err)
@@ -188,7 +91,10 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     }
     e->info.quantized = c.quantized;
     memcpy(e->note, c.note, sizeof e->note);
-    CLQ_TRY(set_parts(p, e, err));
+    CLQ_TRY(clq_entry_set_parts(p, e, err));
+    e->copy = e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == first->type.format &&
+                                          e->uniform && e->from.shift == 0);
+    e->info.lossy = !e->copy;
     p->totals.n_fallbacks += c.fallback;
     p->totals.n_notes += *e->note != '\0';
     if (c.fallback)
@@ -215,7 +121,7 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
         if (!e->info.name) return clq_fail_memory(err, 1);
         memcpy(e->info.dims, c->dims, sizeof e->info.dims);
         for (uint32_t d = 0; d < c->n_dims; d++) e->info.n_elements *= c->dims[d];
-        e->codes.n_bytes = e->info.n_bytes = 4 * e->info.n_elements;
+        e->parts[CLQ_PART_CODES].n_bytes = e->info.n_bytes = 4 * e->info.n_elements;
         snprintf(e->info.source_type, sizeof e->info.source_type, "-");
         clq_type_name(&e->type, e->info.type);
     }
@@ -476,9 +382,10 @@ static void set_fingerprint(clq_plan *p)
         const clq_entry *e = &p->entries[i];
         uint64_t facts[] = {e->from.source, e->from.n_pieces, e->from.first, clq_bits(e->from.shift),
                             e->from.order, e->from.n_heads, e->type.format, e->type.bits, e->type.symmetric,
-                            e->type.granularity, e->type.group_size, e->type.scale_format, e->file, e->codes.offset,
-                            e->scales.offset, e->zero_points.offset, e->shape.offset};
+                            e->type.granularity, e->type.group_size, e->type.scale_format, e->file,
+                            e->activation.quant, clq_bits(e->activation.scale), (uint64_t)e->activation.zero_point};
         XXH3_64bits_update(h, facts, sizeof facts);
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++) XXH3_64bits_update(h, &e->parts[k].offset, 8);
         if (e->importance)
             XXH3_64bits_update(h, e->importance, e->rows / e->matrix_rows * e->cols * sizeof *e->importance);
     }
