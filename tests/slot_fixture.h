@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Observations as clquant_steps.h lays them out, made of values in the plainest way.
+// Observations (CLQ_SLOT_* of clquant_steps.h) of values in memory, by the C reference.
 #ifndef CLQ_TESTS_SLOT_FIXTURE_H
 #define CLQ_TESTS_SLOT_FIXTURE_H
 

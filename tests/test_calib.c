@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// host/calib/: statistics as a file, ranges, windows of a text.
-#include <float.h>
+// Statistics as a file, and as an importance matrix.
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -10,11 +9,8 @@
 
 #include "file_fixture.h"
 
-#include "base/half.h"
-#include "calib/corpus.h"
-#include "calib/ranges.h"
+#include "calib/importance.h"
 #include "calib/stats_file.h"
-#include "slot_fixture.h"
 
 // ---- statistics ----
 
@@ -277,408 +273,80 @@ static void test_observer_names(void **state)
     assert_false(clq_observer_parse("", &o));
 }
 
-// ---- scales ----
+// ---- importance ----
 
-static void expect_scale(clq_range r, bool symmetric, float scale, int32_t zero_point)
-{
-    float s;
-    int32_t z;
-    clq_range_scale(&r, symmetric, &s, &z);
-    assert_int_equal(clq_bits(s), clq_bits(scale));
-    assert_int_equal(z, zero_point);
-}
-
-static void test_scales(void **state)
+static void test_importance(void **state)
 {
     (void)state;
-    expect_scale((clq_range){0, 0, 0}, true, 1, 0);
-    expect_scale((clq_range){0, 0, 0}, false, 1, 0);
-    expect_scale((clq_range){127, -127, 3}, true, 1, 0);
-    expect_scale((clq_range){1, -1, 1}, true, 1.0f / 127.0f, 0);
-    expect_scale((clq_range){255, 0, 255}, false, 1, -128);
-    expect_scale((clq_range){255, -255, 0}, false, 1, 127);
-    // 127.5 and 128.5: halves to even.
-    expect_scale((clq_range){127.5f, -127.5f, 127.5f}, false, 1, 0);
-    expect_scale((clq_range){128.5f, -128.5f, 126.5f}, false, 1, 0);
-    expect_scale((clq_range){126.5f, -126.5f, 128.5f}, false, 1, -2);
-    expect_scale((clq_range){2, -1, 2}, false, 3.0f / 255.0f, -128 + 85);
-    // The ends of what a float holds.
-    expect_scale((clq_range){FLT_MAX, -FLT_MAX, FLT_MAX}, true, FLT_MAX / 127.0f, 0);
-    expect_scale((clq_range){FLT_MAX, -FLT_MAX, FLT_MAX}, false, (float)(2.0 * (double)FLT_MAX / 255.0), 0);
-    expect_scale((clq_range){1e-45f, 0, 1e-45f}, true, 1, 0);
-    expect_scale((clq_range){1e-45f, 0, 1e-45f}, false, 1, 0);
-}
-
-// ---- ranges ----
-
-static const clq_range *ranges_of(const float *slot)
-{
-    static clq_range ranges[CLQ_N_OBSERVERS];
+    static const char *const names[] = {"blk.0.attn_k.weight", "blk.0.attn_q.weight", "blk.0.attn_v.weight",
+                                        "blk.0.ffn_down_exps.weight"};
     clq_error err;
-    must(clq_ranges_of(slot, ranges, &err), &err);
-    return ranges;
-}
-
-static void expect_range(const clq_range *r, int observer, float absmax, float min, float max)
-{
-    r += observer;
-    if (r->absmax != absmax || r->min != min || r->max != max)
-        fail_msg("%s: %.9g, %.9g to %.9g instead of %.9g, %.9g to %.9g", clq_observer_name((clq_observer)observer),
-                 (double)r->absmax, (double)r->min, (double)r->max, (double)absmax, (double)min, (double)max);
-}
-
-// All observers agree.
-static void expect_all(const float *x, uint32_t n, float absmax, float min, float max)
-{
-    float *slot = new_slot(1);
-    if (n) add_window(slot, x, n, 1);
-    const clq_range *r = ranges_of(slot);
-    for (int i = 0; i < CLQ_N_OBSERVERS; i++) expect_range(r, i, absmax, min, max);
-    free(slot);
-}
-
-static void test_simple_ranges(void **state)
-{
-    (void)state;
-    expect_all(NULL, 0, 0, 0, 0);
-    expect_all((float[]){0, 0, -0.0f}, 3, 0, 0, 0);
-    expect_all((float[]){1, 1, 1, 1}, 4, 1, 0, 1);
-    expect_all((float[]){-3}, 1, 3, -3, 0);
-    expect_all((float[]){0.7f}, 1, 0.7f, 0, 0.7f);
-    // Bins are 2^-112 wide at least: here 77 are in use.
-    expect_all((float[]){-76.5f * 0x1p-112f, 9 * 0x1p-112f}, 2, 76.5f * 0x1p-112f, -76.5f * 0x1p-112f, 9 * 0x1p-112f);
-    expect_all((float[]){0x1p-149f}, 1, 0x1p-149f, 0, 0x1p-149f);
-    expect_all((float[]){FLT_MAX, -FLT_MAX}, 2, FLT_MAX, -FLT_MAX, FLT_MAX);
-    // The distributions of 0.5 alone and of both have 128 levels that are exactly right: the last clip wins.
-    float *slot = new_slot(1);
-    add_window(slot, (float[]){0.5f, -0.5f, 1, -1}, 4, 1);
-    expect_range(ranges_of(slot), CLQ_OBSERVER_ENTROPY, 1, -1, 1);
-    free(slot);
-}
-
-static void test_moving_average(void **state)
-{
-    (void)state;
-    float *slot = new_slot(2);
-    add_window(slot, (float[]){-1, 2, 0, 1}, 2, 2);
-    add_window(slot, (float[]){-3, 102}, 1, 2);
-    const clq_range *r = ranges_of(slot);
-    expect_range(r, CLQ_OBSERVER_MINMAX, 102, -3, 102);
-    expect_range(r, CLQ_OBSERVER_MOVING_AVERAGE, 2 + 0.01f * 100, -1 + 0.01f * -2, 2 + 0.01f * 100);
-    free(slot);
-}
-
-static void set_count(float *slot, uint32_t bin, uint32_t n) { memcpy(&slot[CLQ_SLOT_BINS + bin], &n, 4); }
-
-// All |x| < 1, so that bins are 1 / 4096 wide.
-static float *slot_of_bins(float min, float max)
-{
-    float *slot = new_slot(1);
-    uint32_t one = 1;
-    memcpy(&slot[CLQ_SLOT_TOKENS], &one, 4);
-    slot[CLQ_SLOT_MIN] = min;
-    slot[CLQ_SLOT_MAX] = max;
-    return slot;
-}
-
-static void test_percentiles(void **state)
-{
-    (void)state;
-    const float w = 1.0f / CLQ_BINS;
-    float *slot = slot_of_bins(-0.75f, 0.99f);
-    // 99,800 values in [0, 2 w), 149 from 1000 w on, 40 from 2000 w on, 1 at 0.99; and 10 at -0.75.
-    set_count(slot, CLQ_BINS, 50000);
-    set_count(slot, CLQ_BINS + 1, 49800);
-    set_count(slot, CLQ_BINS + 1000, 149);
-    set_count(slot, CLQ_BINS + 2000, 40);
-    set_count(slot, CLQ_BINS + 4055, 1);
-    set_count(slot, CLQ_BINS - 3072, 10);
-    const clq_range *r = ranges_of(slot);
-    // 99,900 of |x| lie below 1001 w, 99,990 below 3072 w (-0.75 is the end of its bin), 99,999 below it, too. 50, 5
-    // and none may be cut at each end.
-    expect_range(r, CLQ_OBSERVER_P99_9, 1001 * w, 0, 1001 * w);
-    expect_range(r, CLQ_OBSERVER_P99_99, 3072 * w, -0.75f, 2001 * w);
-    expect_range(r, CLQ_OBSERVER_P99_999, 3072 * w, -0.75f, 0.99f);
-    free(slot);
-}
-
-// Divergence and squared error as they are defined, bin by bin.
-static double divergence_of(const double *bins, uint32_t n, uint32_t i)
-{
-    static double p[CLQ_BINS], q[CLQ_BINS];
-    double sums[128] = {0}, used[128] = {0}, total_p = 0, total_q = 0, d = 0;
-    for (uint32_t k = 0; k < n; k++) {
-        if (k < i) p[k] = 0;
-        p[k < i ? k : i - 1] += bins[k];
-        if (k < i && bins[k] > 0) {
-            sums[128 * k / i] += bins[k];
-            used[128 * k / i]++;
+    clq_imatrix *own, *read;
+    clq_stats_file *f = make_stats(false);
+    const clq_stat_site *attention = &f->sites[0], *experts = &f->sites[1];
+    f->sites[1].tokens[1] = 0;
+    memset(f->sites[1].sum_sq + 5, 0, 5 * sizeof(float));
+    must(clq_stats_imatrix(f, "stats", &own, &err), &err);
+    for (int dat = 0; dat < 2; dat++) {
+        char path[256];
+        make_path(path, root, dat ? "m.dat" : "m.gguf");
+        must(clq_stats_export(f, path, &err), &err);
+        must(clq_imatrix_open(path, &read, &err), &err);
+        assert_int_equal(read->n_entries, 4);
+        assert_int_equal(read->n_chunks, 4);
+        assert_string_equal(read->dataset, "text.txt");
+        for (uint32_t i = 0; i < 4; i++) {
+            const clq_imatrix_entry *a = &own->entries[i], *b = &read->entries[i];
+            assert_string_equal(a->name, names[i]);
+            assert_string_equal(b->name, names[i]);
+            assert_int_equal(a->n, b->n);
+            if (!dat) assert_int_equal(a->n_neutral, b->n_neutral);
+            if (!dat) assert_memory_equal(a->values, b->values, a->n * sizeof(float));
+            for (uint64_t k = 0; k < a->n; k++)
+                assert_true(fabsf(a->values[k] - b->values[k]) <= 1e-6f * fabsf(a->values[k]));
         }
+        clq_imatrix_free(read);
+        remove_file(root, dat ? "m.dat" : "m.gguf");
     }
-    for (uint32_t k = 0; k < i; k++) {
-        q[k] = bins[k] > 0 ? sums[128 * k / i] / used[128 * k / i] : 0;
-        total_p += p[k];
-        total_q += q[k];
+    assert_int_equal(own->n_entries, 4);
+    for (uint32_t c = 0; c < 4; c++) assert_true(own->entries[0].values[c] == attention->sum_sq[c] / 7);
+    assert_int_equal(own->entries[3].n_neutral, 1);
+    for (uint32_t c = 0; c < 5; c++) {
+        assert_true(own->entries[3].values[5 + c] == 1);
+        assert_true(own->entries[3].values[10 + c] == experts->sum_sq[10 + c] / 9);
     }
-    for (uint32_t k = 0; k < i; k++)
-        if (p[k] > 0) d += p[k] / total_p * log(p[k] / total_p / (q[k] / total_q));
-    return d;
+    clq_imatrix_free(own);
+    clq_stats_free(f);
 }
 
-static double error_of(const double *bins, uint32_t n, uint32_t i)
-{
-    double scale = i / 127.0, sum = 0;
-    for (uint32_t k = 0; k < n; k++) {
-        double x = k + 0.5, code = rint(x / scale);
-        double e = (code > 127 ? 127 : code) * scale - x;
-        sum += bins[k] * e * e;
-    }
-    return sum;
-}
-
-// Values of many sizes, half of them negative. Returns their number.
-static uint32_t make_values(float *x, uint32_t seed)
-{
-    for (uint32_t i = 0; i < 20000; i++) {
-        double u = 0;
-        for (int k = 0; k < 12; k++) { // about normal
-            seed = seed * 1664525 + 1013904223;
-            u += seed * 0x1p-32 - 0.5;
-        }
-        x[i] = (float)(i % 997 == 0 ? 9 * u : u * u * u / 4);
-    }
-    return 20000;
-}
-
-static void test_clips(void **state)
+// A .dat file leaves out what was not reached at all, and does not hold nothing.
+static void test_nothing_reached(void **state)
 {
     (void)state;
-    static float x[20000];
-    for (uint32_t seed = 1; seed <= 2; seed++) {
-        float *slot = new_slot(1);
-        add_window(slot, x, make_values(x, seed), 1);
-        const clq_range *r = ranges_of(slot);
-        double bins[CLQ_BINS] = {0}, width = ldexp(1.0 / CLQ_BINS, (int32_t)clq_bits(slot[CLQ_SLOT_EXPONENT]));
-        uint32_t n = 0, best_entropy = 0, best_mse = 0;
-        for (uint32_t i = 0; i < 20000; i++) {
-            uint32_t k = (uint32_t)(fabs((double)x[i]) / width);
-            bins[k]++;
-            n = k + 1 > n ? k + 1 : n;
-        }
-        double least = INFINITY;
-        for (uint32_t i = 128; i <= n; i++)
-            if (error_of(bins, n, i) <= least) least = error_of(bins, n, best_mse = i);
-        least = INFINITY;
-        bins[0] = bins[1];
-        for (uint32_t i = 128; i <= n; i++)
-            if (divergence_of(bins, n, i) <= least) least = divergence_of(bins, n, best_entropy = i);
-        float a = (float)(best_entropy * width), b = (float)(best_mse * width);
-        const clq_range *all = &r[CLQ_OBSERVER_MINMAX];
-        assert_true(best_entropy < n && best_mse < n && a < all->absmax && b < all->absmax);
-        expect_range(r, CLQ_OBSERVER_ENTROPY, a, fmaxf(all->min, -a), fminf(all->max, a));
-        expect_range(r, CLQ_OBSERVER_MSE, b, fmaxf(all->min, -b), fminf(all->max, b));
-        free(slot);
-    }
-}
-
-// ---- windows ----
-
-enum { BOS = 1, EOS = 2, WORDS = 3, N_WORDS = 20, VOCAB = WORDS + N_WORDS };
-
-// The words a ... t are the tokens 3 ... 22, with a space before them. llama: a BOS; bert: [CLS] and [SEP].
-static clq_tokenizer *make_tokenizer(bool bert)
-{
-    static const char *const special[2][WORDS] = {{"<unk>", "<s>", "</s>"}, {"[UNK]", "[CLS]", "[SEP]"}};
-    char words[N_WORDS][8];
-    const char *tokens[VOCAB];
-    size_t lengths[VOCAB];
-    float scores[VOCAB] = {0};
-    int32_t types[VOCAB];
-    for (int i = 0; i < VOCAB; i++) {
-        if (i >= WORDS) snprintf(words[i - WORDS], 8, "\xe2\x96\x81%c", 'a' + i - WORDS);
-        tokens[i] = i < WORDS ? special[bert][i] : words[i - WORDS];
-        lengths[i] = strlen(tokens[i]);
-        types[i] = i < WORDS ? 3 : 1;
-    }
-    clq_gguf_kvs kvs = {0};
-    clq_kv_set_string(&kvs, "tokenizer.ggml.model", bert ? "bert" : "llama", bert ? 4 : 5);
-    clq_kv_set_strings(&kvs, "tokenizer.ggml.tokens", tokens, lengths, VOCAB);
-    clq_kv_set_f32s(&kvs, "tokenizer.ggml.scores", scores, VOCAB);
-    clq_kv_set_i32s(&kvs, "tokenizer.ggml.token_type", types, VOCAB);
-    clq_kv_set_u32(&kvs, "tokenizer.ggml.unknown_token_id", 0);
-    clq_kv_set_u32(&kvs, "tokenizer.ggml.bos_token_id", BOS);
-    clq_kv_set_u32(&kvs, "tokenizer.ggml.eos_token_id", EOS);
-    clq_kv_set_u32(&kvs, "tokenizer.ggml.seperator_token_id", EOS);
-    clq_tokenizer *t;
+    char path[256];
     clq_error err;
-    must(clq_tokenizer_create(&kvs, &t, &err), &err);
-    clq_kvs_free(&kvs);
-    return t;
-}
-
-static clq_corpus_options corpus_options(clq_corpus_kind kind, uint32_t context)
-{
-    return (clq_corpus_options){.kind = kind, .name = "F", .field = "text", .context = context, .vocab = VOCAB};
-}
-
-// Windows as letters: ^ BOS, $ EOS, | between windows.
-static void expect_windows(const clq_tokenizer *t, const char *text, const clq_corpus_options *o, const char *want,
-                           uint64_t n_text, uint64_t n_dropped)
-{
-    clq_corpus *c;
-    clq_error err;
-    char shown[256];
-    size_t n = 0;
-    must(clq_corpus_create(t, text, strlen(text), o, &c, &err), &err);
-    for (uint32_t w = 0; w < c->n_windows; w++) {
-        if (w) shown[n++] = '|';
-        for (uint32_t i = 0; i < clq_corpus_window(c, w); i++) {
-            int32_t id = c->tokens[(uint64_t)w * c->context + i];
-            shown[n++] = id == BOS ? '^' : id == EOS ? '$' : id == 0 ? '?' : (char)('a' + id - WORDS);
-        }
-    }
-    shown[n] = '\0';
-    assert_string_equal(shown, want);
-    assert_int_equal(c->n_text, n_text);
-    assert_int_equal(c->n_dropped, n_dropped);
-    clq_corpus_free(c);
-}
-
-static void refuse_windows(const clq_tokenizer *t, const char *text, const clq_corpus_options *o, const char *says)
-{
-    clq_corpus *c = (clq_corpus *)1;
-    clq_error err;
-    assert_int_equal(clq_corpus_create(t, text, strlen(text), o, &c, &err), o->context < 4 ? CLQ_USAGE : CLQ_BAD_INPUT);
-    assert_null(c);
-    if (!strstr(err.text, says)) fail_msg("'%s' is not about '%s'", err.text, says);
-}
-
-static void test_text_windows(void **state)
-{
-    (void)state;
-    clq_tokenizer *t = make_tokenizer(false);
-    clq_corpus_options o = corpus_options(CLQ_CORPUS_TEXT, 4);
-    // The text begins with a BOS of its own; the first token of other windows gives way to one.
-    expect_windows(t, "a b c", &o, "^abc", 4, 0);
-    expect_windows(t, "a b c d e f g", &o, "^abc|^efg", 8, 0);
-    expect_windows(t, "a b c d", &o, "^abc", 5, 1);
-    expect_windows(t, "a b c d e", &o, "^abc|^e", 6, 0);
-    o.chunks = 1;
-    expect_windows(t, "a b c d e f g", &o, "^abc", 8, 4);
-    o.chunks = 2;
-    expect_windows(t, "a b c d e f g h i", &o, "^abc|^efg", 10, 2);
-    refuse_windows(t, "a b c d e f", &o, "'F' has 7 tokens; 2 windows of 4 need 8");
-    o.chunks = 0;
-    refuse_windows(t, "", &o, "'F' has 1 tokens; a window needs 4");
-    refuse_windows(t, "a b", &o, "'F' has 3 tokens; a window needs 4");
-    o.context = 3;
-    refuse_windows(t, "a b c", &o, "at least 4");
-    o.context = 4;
-    o.vocab = 6;
-    refuse_windows(t, "a b c d e", &o, "token 4 of 'F' is 6");
-    refuse_windows(NULL, "a b c", &o, "no tokenizer");
-    clq_tokenizer_free(t);
-}
-
-static void test_encoder_windows(void **state)
-{
-    (void)state;
-    clq_tokenizer *t = make_tokenizer(true);
-    clq_corpus_options o = corpus_options(CLQ_CORPUS_TEXT, 5);
-    o.encoder = true;
-    expect_windows(t, "a b c", &o, "^abc$", 3, 0);
-    expect_windows(t, "a b c d e f g h", &o, "^abc$|^def$|^gh$", 8, 0);
-    expect_windows(t, "a b c d e f g", &o, "^abc$|^def$", 7, 1);
-    refuse_windows(t, "a b", &o, "'F' has 2 tokens; a window needs 3");
-    refuse_windows(t, "", &o, "'F' has 0 tokens");
-    o.chunks = 2;
-    refuse_windows(t, "a b c d e", &o, "'F' has 5 tokens; 2 windows of 3 need 6");
-    clq_tokenizer_free(t);
-}
-
-static void test_lines(void **state)
-{
-    (void)state;
-    clq_tokenizer *t = make_tokenizer(false);
-    clq_corpus_options o = corpus_options(CLQ_CORPUS_JSONL, 4);
-    expect_windows(t, "{\"text\": \"a b\", \"n\": 1}\r\n\n  \n{\"text\": \"c d\"}\n{\"text\":\"\"}", &o, "^ab^|^d^", 7,
-                   0);
-    refuse_windows(t, "{\"text\": \"a b c\"}\n{\"body\": \"a\"}\n", &o, "'F': line 2 has no field 'text'");
-    refuse_windows(t, "\n[\"text\"]", &o, "line 2 is no JSON object");
-    refuse_windows(t, "{\"text\": \"a", &o, "line 1 is no JSON: ");
-    refuse_windows(t, "a b c", &o, "line 1 is no JSON: ");
-    refuse_windows(t, "{\"text\": 1}", &o, "line 1: its field 'text' is no text");
-    refuse_windows(t, "{\"text\": \"a\", \"text\": \"b\"}", &o, "duplicate");
-    refuse_windows(t, "{\"text\": \"a\"} {}", &o, "line 1 is no JSON: ");
-    refuse_windows(t, "\n\n", &o, "'F' has 0 tokens; a window needs 4");
-    o.field = "body";
-    expect_windows(t, "{\"body\": \"a b c\"}", &o, "^abc", 4, 0);
-    clq_tokenizer_free(t);
-}
-
-static void test_ids(void **state)
-{
-    (void)state;
-    clq_tokenizer *t = make_tokenizer(false);
-    clq_corpus_options o = corpus_options(CLQ_CORPUS_TOKENS, 4);
-    expect_windows(NULL, " 3 4\n5\t6 7 8\r\n9", &o, "abcd|efg", 7, 0);
-    expect_windows(t, "3 4 5 6 7 8 9", &o, "^bcd|^fg", 7, 0);
-    refuse_windows(NULL, "", &o, "'F' has 0 tokens; a window needs 4");
-    refuse_windows(NULL, "3", &o, "'F' has 1 tokens; a window needs 4");
-    refuse_windows(NULL, "3 4 23 5", &o, "number 3 is '23'");
-    refuse_windows(NULL, "3 -4 5 5", &o, "number 2 is '-4'");
-    refuse_windows(NULL, "3 4 5, 5", &o, "number 3 is '5,'");
-    refuse_windows(NULL, "99999999999999999999999999999", &o, "number 1 is '999999999999999999999999...'");
-    clq_tokenizer_free(t);
-}
-
-// The same windows for a seed wherever it runs, all with the same probability, in the text's order.
-static void test_random_windows(void **state)
-{
-    (void)state;
-    clq_corpus_options o = corpus_options(CLQ_CORPUS_TOKENS, 4);
-    o.random = true;
-    o.chunks = 2;
-    const char text[] = "3 3 3 3 4 4 4 4 5 5 5 5 6 6 6 6 7 7 7 7 8 8 8";
-    o.seed = 1;
-    expect_windows(NULL, text, &o, "dddd|eeee", 23, 15);
-    o.seed = 2;
-    expect_windows(NULL, text, &o, "cccc|eeee", 23, 15);
-    uint32_t taken[5] = {0};
-    for (o.seed = 0; o.seed < 5000; o.seed++) {
-        clq_corpus *c;
-        clq_error err;
-        must(clq_corpus_create(NULL, text, strlen(text), &o, &c, &err), &err);
-        assert_int_equal(c->n_windows, 2);
-        assert_true(c->tokens[0] < c->tokens[4]);
-        taken[c->tokens[0] - 3]++;
-        taken[c->tokens[4] - 3]++;
-        clq_corpus_free(c);
-    }
-    for (int i = 0; i < 5; i++) assert_in_range(taken[i], 1850, 2150);
-    o.chunks = 5; // all that are whole
-    expect_windows(NULL, text, &o, "aaaa|bbbb|cccc|dddd|eeee", 23, 3);
+    clq_imatrix *read;
+    clq_stats_file *f = make_stats(false);
+    make_path(path, root, "m.dat");
+    memset(f->sites[1].tokens, 0, 3 * sizeof(uint64_t));
+    must(clq_stats_export(f, path, &err), &err);
+    must(clq_imatrix_open(path, &read, &err), &err);
+    assert_int_equal(read->n_entries, 3);
+    clq_imatrix_free(read);
+    remove_file(root, "m.dat");
+    f->sites[0].tokens[0] = 0;
+    assert_int_equal(clq_stats_export(f, path, &err), CLQ_BAD_INPUT);
+    assert_int_not_equal(access(path, F_OK), 0);
+    clq_stats_free(f);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_odd_dataset),
-        cmocka_unit_test(test_values_refused),
-        cmocka_unit_test(test_damage_refused),
-        cmocka_unit_test(test_other_files_refused),
-        cmocka_unit_test(test_observer_names),
-        cmocka_unit_test(test_scales),
-        cmocka_unit_test(test_simple_ranges),
-        cmocka_unit_test(test_moving_average),
-        cmocka_unit_test(test_percentiles),
-        cmocka_unit_test(test_clips),
-        cmocka_unit_test(test_text_windows),
-        cmocka_unit_test(test_encoder_windows),
-        cmocka_unit_test(test_lines),
-        cmocka_unit_test(test_ids),
-        cmocka_unit_test(test_random_windows),
+        cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_odd_dataset),
+        cmocka_unit_test(test_values_refused),      cmocka_unit_test(test_damage_refused),
+        cmocka_unit_test(test_other_files_refused), cmocka_unit_test(test_observer_names),
+        cmocka_unit_test(test_importance),          cmocka_unit_test(test_nothing_reached),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -12,6 +12,7 @@
 
 #include "base/checked.h"
 #include "base/half.h"
+#include "calib/importance.h"
 #include "io/output.h"
 #include "run/mix.h"
 #include "run/policy.h"
@@ -134,7 +135,7 @@ static clq_status open_imatrix(clq_plan *p, clq_error *err)
 {
     const clq_quantize_options *o = &p->options;
     if (!o->imatrix) return CLQ_OK;
-    CLQ_TRY(clq_imatrix_open(o->imatrix, &p->imatrix, err));
+    CLQ_TRY(clq_importance_open(o->imatrix, &p->imatrix, err));
     if (o->n_exclude_weights) clq_imatrix_filter(p->imatrix, o->exclude_weights, o->n_exclude_weights, false);
     if (o->n_include_weights) clq_imatrix_filter(p->imatrix, o->include_weights, o->n_include_weights, true);
     if (p->imatrix->n_entries) return CLQ_OK;
