@@ -274,7 +274,11 @@ typedef struct clq_quantize_options {
     bool leave_output_tensor; // output.weight stays as it is
     const clq_override *overrides;
     uint32_t n_overrides;
-    const char *imatrix;      // a file with an importance matrix, .dat or GGUF; NULL: none
+    const char *imatrix;      // a file with an importance matrix, .dat or GGUF, or of statistics; NULL: none
+    const clq_activations *activations; // of integer weights; NULL: as the source says of those that are copied
+    bool activations_asymmetric; // CLQ_ACTIVATIONS_STATIC: with zero-points
+    const char *statistics;   // a file of `clquant calibrate`, for CLQ_ACTIVATIONS_STATIC; `imatrix` if that is NULL
+    const char *observer;     // whose ranges CLQ_ACTIVATIONS_STATIC takes; NULL: the default
     // Parts of names: of the tensors to use it for, or not to; at most one of the two lists.
     const char *const *include_weights, *const *exclude_weights;
     uint32_t n_include_weights, n_exclude_weights;
@@ -300,6 +304,7 @@ typedef struct clq_plan_tensor {
     uint64_t n_elements, n_bytes;
     clq_stats stats;          // after the run
     bool quantized, lossy;    // lossy: stats were measured
+    clq_activation_info activation;
 } clq_plan_tensor;
 
 typedef struct clq_plan_totals {

@@ -14,6 +14,7 @@
 #include "base/half.h"
 #include "calib/importance.h"
 #include "io/output.h"
+#include "run/activations.h"
 #include "run/mix.h"
 #include "run/policy.h"
 
@@ -52,6 +53,7 @@ void clq_plan_free(clq_plan *p)
     clq_translation_free(&p->translation);
     clq_kvs_free(&p->kvs);
     clq_imatrix_free(p->imatrix);
+    clq_stats_free(p->stats);
     free(p->rules);
     free(p->entries);
     free(p->files);
@@ -61,6 +63,20 @@ void clq_plan_free(clq_plan *p)
 }
 
 // ---- entries ----
+
+// Whether an integer weight is stored already as it shall be. Scales keep their dtype.
+static bool stays_int(const clq_entry *e, const clq_tensor *t)
+{
+    const clq_origin *o = &e->from;
+    clq_type same = t->type;
+    uint64_t rows, cols;
+    same.scale_format = e->type.scale_format;
+    clq_tensor_matrix(t, &rows, &cols);
+    return e->type.format == CLQ_INT && clq_type_equal(&e->type, &same) && o->n_pieces == 1 && o->first == 0 &&
+           o->n_elements == t->n_elements && o->order == CLQ_ROWS_KEPT && o->shift == 0 && rows == e->rows &&
+           cols == e->cols && !t->loose_codes && !t->group_index.n_bytes &&
+           (t->type.symmetric || t->packed_zero_points == (t->type.bits < 8));
+}
 
 static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e,
                              clq_error *err)
@@ -92,9 +108,13 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     }
     e->info.quantized = c.quantized;
     memcpy(e->note, c.note, sizeof e->note);
+    if (stays_int(e, first)) {
+        e->type = first->type;
+        e->copy = true;
+    }
     CLQ_TRY(clq_entry_set_parts(p, e, err));
-    e->copy = e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == first->type.format &&
-                                          e->uniform && e->from.shift == 0);
+    e->copy |= e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == first->type.format &&
+                                           e->uniform && e->from.shift == 0);
     e->info.lossy = !e->copy;
     p->totals.n_fallbacks += c.fallback;
     p->totals.n_notes += *e->note != '\0';
@@ -131,15 +151,20 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
 
 // ---- importance ----
 
-static clq_status open_imatrix(clq_plan *p, clq_error *err)
+// Statistics, and importance from a file of its own or from them.
+static clq_status open_measurements(clq_plan *p, clq_error *err)
 {
     const clq_quantize_options *o = &p->options;
-    if (!o->imatrix) return CLQ_OK;
-    CLQ_TRY(clq_importance_open(o->imatrix, &p->imatrix, err));
+    if (o->statistics) CLQ_TRY(clq_stats_open(o->statistics, &p->stats, err));
+    if (o->imatrix)
+        CLQ_TRY(clq_importance_open(o->imatrix, &p->imatrix, err));
+    else if (p->stats && p->to_gguf)
+        CLQ_TRY(clq_stats_imatrix(p->stats, o->statistics, &p->imatrix, err));
+    if (!p->imatrix) return CLQ_OK;
     if (o->n_exclude_weights) clq_imatrix_filter(p->imatrix, o->exclude_weights, o->n_exclude_weights, false);
     if (o->n_include_weights) clq_imatrix_filter(p->imatrix, o->include_weights, o->n_include_weights, true);
     if (p->imatrix->n_entries) return CLQ_OK;
-    return clq_fail(err, CLQ_USAGE, "no entry of '%s' is left to be used", o->imatrix);
+    return clq_fail(err, CLQ_USAGE, "no entry of '%s' is left to be used", p->imatrix->path);
 }
 
 static clq_status set_importance(clq_plan *p, clq_entry *e, uint32_t *n_missing, clq_error *err)
@@ -270,6 +295,7 @@ static clq_status make_entries(clq_plan *p, clq_error *err)
     if (st == CLQ_OK) st = add_computed(p, err);
     if (st == CLQ_OK) st = clq_policy_finish(policy, err);
     if (st == CLQ_OK) st = set_importances(p, err);
+    if (st == CLQ_OK) st = clq_plan_set_activations(p, p->stats, err);
     clq_policy_free(policy);
     p->totals.n_tensors = p->n_entries;
     if (st == CLQ_OK && !p->options.convert) warn_of_requantizing(p);
@@ -453,7 +479,7 @@ static clq_status check_gguf_options(const clq_plan *p, clq_error *err)
         return clq_fail(err, CLQ_USAGE, "--leave-output-tensor and --output-tensor-type exclude each other");
     if (o->n_include_weights && o->n_exclude_weights)
         return clq_fail(err, CLQ_USAGE, "--include-weights and --exclude-weights exclude each other");
-    if ((o->n_include_weights || o->n_exclude_weights) && !o->imatrix)
+    if ((o->n_include_weights || o->n_exclude_weights) && !o->imatrix && !(o->statistics && p->to_gguf))
         return clq_fail(err, CLQ_USAGE,
                         "--include-weights and --exclude-weights choose entries of an --imatrix, and there is none");
     if (o->keep_split && (o->split_max_bytes || o->split_max_tensors))
@@ -509,8 +535,9 @@ static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_erro
     CLQ_TRY(check_type(p, &p->options.type, err));
     for (uint32_t i = 0; i < p->options.n_rules; i++) CLQ_TRY(check_type(p, &p->rules[i].type, err));
     CLQ_TRY(check_gguf_options(p, err));
+    CLQ_TRY(clq_plan_check_activations(p, err));
     CLQ_TRY(check_source(p, err));
-    CLQ_TRY(open_imatrix(p, err));
+    CLQ_TRY(open_measurements(p, err));
     CLQ_TRY(translate(p, err));
     if (p->to_gguf) CLQ_TRY(clq_plan_metadata(p, err));
     CLQ_TRY(make_entries(p, err));

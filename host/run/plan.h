@@ -4,6 +4,7 @@
 #define CLQ_RUN_PLAN_H
 
 #include "base/buffer.h"
+#include "calib/stats.h"
 #include "io/imatrix.h"
 #include "io/source.h"
 #include "model/translate.h"
@@ -57,6 +58,7 @@ struct clq_plan {
     clq_rule *rules; // own copy
     clq_gguf_kvs kvs; // GGUF output: its metadata, but what describes the file itself
     clq_imatrix *imatrix;
+    clq_stats_file *stats;
     const clq_hooks *hooks;
     clq_translation translation;
     clq_entry *entries;
