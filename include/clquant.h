@@ -363,19 +363,19 @@ CLQ_API clq_status clq_verify(clq_source *source, clq_source *output, uint32_t t
 typedef struct clq_model clq_model;
 
 // What products do to their inputs.
-typedef enum clq_activations {
-    CLQ_ACTIVATIONS_STORED,      // as the checkpoint says, floats where it says nothing
-    CLQ_ACTIVATIONS_FLOAT,       // nothing, whatever it says
-    CLQ_ACTIVATIONS_INT8,        // as it says; else with quantized weights they are rounded to int8: for ggml's types as
-                                 // llama.cpp does, for integers with one scale a token
-    CLQ_ACTIVATIONS_INT8_TENSOR, // as it says; else with integer weights to 8 bits with one scale and zero-point for all
-                                 // tokens of a pass
-} clq_activations;
+typedef enum clq_rounding {
+    CLQ_ROUND_STORED,      // as the checkpoint says, nothing where it says nothing
+    CLQ_ROUND_NOTHING,     // nothing, whatever it says
+    CLQ_ROUND_INT8,        // as it says; else with quantized weights to int8: for ggml's types as llama.cpp does, for
+                           // integers with one scale a token
+    CLQ_ROUND_INT8_TENSOR, // as it says; else with integer weights to 8 bits with one scale and zero-point for all
+                           // tokens of a pass
+} clq_rounding;
 
 typedef struct clq_model_options {
     uint32_t context;          // positions of the cache; 0: what the model was trained on, at most 4096
     uint32_t batch;            // tokens of one pass, at most; 0: 512
-    clq_activations activations;
+    clq_rounding activations;
     clq_format_id cache_type;  // CLQ_F32, CLQ_F16 or CLQ_Q8_0
     uint64_t max_memory;       // bytes on the device; layers that do not fit are streamed. 0: what the device has
     const clq_hooks *hooks;

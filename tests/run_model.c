@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Runs a model on tokens and writes floats to standard output: run_model MODEL [OPTION=VALUE]... ID...
-//   device=ref  batch=N  context=N  memory=BYTES  cache=f32|f16|q8_0  activations=N (clq_activations)
+//   device=ref  batch=N  context=N  memory=BYTES  cache=f32|f16|q8_0  activations=N (clq_rounding)
 //   step=N (tokens a call)
 //   want=logits (of all tokens), hidden (of all layers), mean, cls, last (a pooled embedding),
 //   layers (hidden states as calibration makes them, one layer at a time), observed (the slots of all sites of layer 0)
@@ -97,7 +97,7 @@ int main(int argc, char **argv)
         .batch = (uint32_t)strtoul(option(argc, argv, "batch", "0"), NULL, 10),
         .context = (uint32_t)strtoul(option(argc, argv, "context", "0"), NULL, 10),
         .max_memory = strtoull(option(argc, argv, "memory", "0"), NULL, 10),
-        .activations = (clq_activations)atoi(option(argc, argv, "activations", "0")),
+        .activations = (clq_rounding)atoi(option(argc, argv, "activations", "0")),
         .cache_type = strcmp(cache, "f16") == 0 ? CLQ_F16 : strcmp(cache, "q8_0") == 0 ? CLQ_Q8_0 : CLQ_F32,
         .hooks = &hooks,
     };

@@ -10,7 +10,7 @@ from run_models import BERT_VOCAB, CONTEXT, MODELS, RUN_MODEL, log_softmax, logi
 
 TINY_LLAMA = REPO / "tests" / "tiny-llama"
 TEXT = list(b"She said that the dog was so big that the little girl could not see")
-INT8, TENSOR = 2, 3  # clq_activations
+INT8, TENSOR = 2, 3  # clq_rounding
 BINS, TOKEN_BINS = 4096, 256
 
 
