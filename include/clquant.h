@@ -362,10 +362,20 @@ CLQ_API clq_status clq_verify(clq_source *source, clq_source *output, uint32_t t
 
 typedef struct clq_model clq_model;
 
+// What products do to their inputs.
+typedef enum clq_rounding {
+    CLQ_ROUND_STORED,      // as the checkpoint says, nothing where it says nothing
+    CLQ_ROUND_NOTHING,     // nothing, whatever it says
+    CLQ_ROUND_INT8,        // as it says; else with quantized weights to int8: for ggml's types as llama.cpp does, for
+                           // integers with one scale a token
+    CLQ_ROUND_INT8_TENSOR, // as it says; else with integer weights to 8 bits with one scale and zero-point for all
+                           // tokens of a pass
+} clq_rounding;
+
 typedef struct clq_model_options {
     uint32_t context;          // positions of the cache; 0: what the model was trained on, at most 4096
     uint32_t batch;            // tokens of one pass, at most; 0: 512
-    bool int8_activations;     // products with quantized weights round activations to int8, as llama.cpp does
+    clq_rounding activations;
     clq_format_id cache_type;  // CLQ_F32, CLQ_F16 or CLQ_Q8_0
     uint64_t max_memory;       // bytes on the device; layers that do not fit are streamed. 0: what the device has
     const clq_hooks *hooks;
@@ -381,6 +391,7 @@ typedef struct clq_model_facts {
     clq_pooling pooling;      // what the model says
     uint64_t n_weights, weight_bytes; // all parameters, as stored
     uint32_t streamed_layers; // layers that are loaded for each pass
+    bool rounds_activations;  // some products round their inputs
 } clq_model_facts;
 
 // Takes any source: GGUF or a Hugging Face folder. The source must live as long as the model. CLQ_BAD_INPUT with a

@@ -29,7 +29,8 @@ static clq_status make_weights(bench *b, const clq_type *type, uint64_t rows, cl
     CLQ_TRY(clq_type_sizes(type, PATTERN_ROWS, COLS, &few, err));
     CLQ_TRY(clq_type_sizes(type, rows, COLS, &all, err));
     uint64_t scales_at = (all.codes + 319) / 64 * 64, n_scales = type->format == CLQ_INT ? rows * all.groups : 0;
-    uint64_t zeros_at = scales_at + (n_scales * 4 + 63) / 64 * 64, n_bytes = zeros_at + n_scales + 256;
+    uint64_t zeros_at = scales_at + (n_scales * 4 + 63) / 64 * 64, sums_at = zeros_at + (n_scales + 63) / 64 * 64,
+             n_bytes = sums_at + rows * 4 + 256;
     float *x = malloc(sizeof *x * PATTERN_ROWS * COLS), *scales = malloc((n_scales + 1) * sizeof *scales);
     uint8_t *codes = malloc(few.codes), *stored = malloc(few.scales + 8), *zeros = calloc(1, n_scales + 1);
     clq_status st = CLQ_OK;
@@ -46,6 +47,7 @@ static clq_status make_weights(bench *b, const clq_type *type, uint64_t rows, cl
     b->linear.groups = type->format == CLQ_INT ? (clq_u32)all.groups : 0;
     b->linear.rows = (clq_u32)rows;
     b->linear.scales = n_scales ? scales_at : CLQ_NONE;
+    b->linear.code_sums = sums_at; // their values do not matter here
     b->linear.zero_points = n_scales && !type->symmetric ? zeros_at : CLQ_NONE;
     CLQ_TRY_OUT(clq_encode(b->device, type, CLQ_F32, x, PATTERN_ROWS, COLS, codes, stored,
                            type->symmetric ? NULL : zeros, NULL, err));
@@ -69,7 +71,8 @@ static clq_status time_product(bench *b, uint32_t tokens, uint32_t mode, double 
     clq_device *d = b->device;
     uint64_t n_in = (uint64_t)tokens * COLS, n_prep = clq_prep_floats(tokens, COLS, mode);
     b->prep =
-        (clq_step){.kind = CLQ_STEP_PREP, .tokens = tokens, .cols = COLS, .in_stride = COLS, .mode = mode, .out = n_in};
+        (clq_step){.kind = CLQ_STEP_PREP, .tokens = tokens, .cols = COLS, .in_stride = COLS, .mode = mode, .out = n_in,
+                   .quant = mode == CLQ_MODE_I8 ? CLQ_QUANT_TOKEN : CLQ_QUANT_NONE};
     b->linear.tokens = tokens;
     b->linear.mode = mode;
     b->linear.in = n_in;
@@ -99,6 +102,7 @@ static clq_status time_product(bench *b, uint32_t tokens, uint32_t mode, double 
 typedef struct {
     double f32, int8;  // bytes of weights a second, one token; int8 < 0: there is none
     double m128, m512; // operations a second
+    double i8_128, i8_512; // of int8 products; < 0: there are none
 } rates;
 
 static clq_status measure(clq_device *d, const char *name, rates *r, clq_error *err)
@@ -113,7 +117,9 @@ static clq_status measure(clq_device *d, const char *name, rates *r, clq_error *
              rows = STREAM_BYTES / row_bytes / PATTERN_ROWS * PATTERN_ROWS;
     uint32_t mode = clq_step_int8_mode(type.format);
     double seconds = 1;
-    *r = (rates){.int8 = -1};
+    bool takes_i8 = clq_step_takes_i8(&type, COLS);
+    *r = (rates){.int8 = -1, .i8_128 = -1, .i8_512 = -1};
+    if (takes_i8) mode = CLQ_MODE_I8;
     CLQ_TRY(d->ops->steps_prepare(d, &type, 1, err));
     clq_status st = make_weights(&b, &type, rows, err);
     if (st == CLQ_OK) st = time_product(&b, 1, CLQ_MODE_F32, &seconds, err);
@@ -127,6 +133,12 @@ static clq_status measure(clq_device *d, const char *name, rates *r, clq_error *
     r->m128 = 2.0 * 128 * GEMM_ROWS * COLS / seconds;
     if (st == CLQ_OK) st = time_product(&b, 512, CLQ_MODE_F32, &seconds, err);
     r->m512 = 2.0 * 512 * GEMM_ROWS * COLS / seconds;
+    if (st == CLQ_OK && takes_i8) {
+        st = time_product(&b, 128, CLQ_MODE_I8, &seconds, err);
+        r->i8_128 = 2.0 * 128 * GEMM_ROWS * COLS / seconds;
+        if (st == CLQ_OK) st = time_product(&b, 512, CLQ_MODE_I8, &seconds, err);
+        r->i8_512 = 2.0 * 512 * GEMM_ROWS * COLS / seconds;
+    }
     if (b.weights) d->ops->memory_free(b.weights);
     return st;
 }
@@ -140,8 +152,9 @@ int clq_bench_products(clq_device *device, const char *const *names, uint32_t n,
     json_t *list = json_array();
     int code = 0;
     if (!json)
-        printf("%s, copy %.1f GB/s (read and written); weights of 4096 columns\n%-14s %10s %10s %10s %12s %12s\n",
-               info.name, copy / 1e9, "type", "f32 GB/s", "int8 GB/s", "int8 Gw/s", "128: GFLOPS", "512: GFLOPS");
+        printf("%s, copy %.1f GB/s (read and written); weights of 4096 columns\n%-14s %10s %10s %10s %12s %12s %10s %10s\n",
+               info.name, copy / 1e9, "type", "f32 GB/s", "int8 GB/s", "int8 Gw/s", "128: GFLOPS", "512: GFLOPS", "128: GIOPS",
+               "512: GIOPS");
     for (uint32_t i = 0; i < n && !code; i++) {
         rates r;
         clq_type type;
@@ -153,14 +166,19 @@ int clq_bench_products(clq_device *device, const char *const *names, uint32_t n,
         double best = r.int8 > 0 ? r.int8 : r.f32, weights = best * 8 / clq_type_bits(&type);
         char text[16] = "-";
         if (r.int8 > 0) snprintf(text, sizeof text, "%.2f", r.int8 / 1e9);
+        char m128[16] = "-", m512[16] = "-";
+        if (r.i8_128 > 0) snprintf(m128, sizeof m128, "%.0f", r.i8_128 / 1e9);
+        if (r.i8_512 > 0) snprintf(m512, sizeof m512, "%.0f", r.i8_512 / 1e9);
         if (!json)
-            printf("%-14s %10.2f %10s %10.1f %12.0f %12.0f\n", names[i], r.f32 / 1e9, text, weights / 1e9, r.m128 / 1e9,
-                   r.m512 / 1e9);
+            printf("%-14s %10.2f %10s %10.1f %12.0f %12.0f %10s %10s\n", names[i], r.f32 / 1e9, text, weights / 1e9,
+                   r.m128 / 1e9, r.m512 / 1e9, m128, m512);
         fflush(stdout);
         json_array_append_new(list,
-                              json_pack("{s:s, s:f, s:o, s:f, s:f}", "type", names[i], "f32_bytes_per_second", r.f32,
+                              json_pack("{s:s, s:f, s:o, s:f, s:f, s:o, s:o}", "type", names[i], "f32_bytes_per_second", r.f32,
                                         "int8_bytes_per_second", r.int8 > 0 ? json_real(r.int8) : json_null(),
-                                        "flops_128", r.m128, "flops_512", r.m512));
+                                        "flops_128", r.m128, "flops_512", r.m512, "int8_ops_128",
+                                        r.i8_128 > 0 ? json_real(r.i8_128) : json_null(), "int8_ops_512",
+                                        r.i8_512 > 0 ? json_real(r.i8_512) : json_null()));
     }
     if (json && !code)
         return clq_print_json(json_pack("{s:o, s:o, s:f, s:o}", "device", clq_cli_text(info.name), "driver",

@@ -20,6 +20,7 @@ int clq_cmd_info(int argc, char **argv);
 int clq_cmd_quantize(int argc, char **argv);
 int clq_cmd_convert(int argc, char **argv);
 int clq_cmd_verify(int argc, char **argv);
+int clq_cmd_calibrate(int argc, char **argv);
 int clq_cmd_perplexity(int argc, char **argv);
 int clq_cmd_generate(int argc, char **argv);
 int clq_cmd_embed(int argc, char **argv);

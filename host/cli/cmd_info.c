@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/stats_report.h"
 
 static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {"tensors", no_argument, NULL, 't'}, {0}};
 static const char *const containers[] = {"GGUF", "safetensors", "Hugging Face folder"};
@@ -75,6 +76,23 @@ static int print_json(const clq_source *s, const summary *types, uint32_t n_type
     return clq_print_json(root);
 }
 
+static int info_of_stats(const char *path, bool json, bool sites)
+{
+    clq_stats_file *stats;
+    clq_error err;
+    if (clq_stats_open(path, &stats, &err) != CLQ_OK) return clq_report(&err);
+    int code = 0;
+    if (json) {
+        json_t *root = json_pack("{s:s}", "container", "statistics");
+        clq_stats_json(root, stats);
+        code = clq_print_json(root);
+    } else {
+        clq_stats_print(stats, sites);
+    }
+    clq_stats_free(stats);
+    return code;
+}
+
 int clq_cmd_info(int argc, char **argv)
 {
     bool json = false, tensors = false;
@@ -88,6 +106,7 @@ int clq_cmd_info(int argc, char **argv)
             return clq_wrong_option(argv);
     }
     if (argc - optind != 1) return clq_usage_error("give one path");
+    if (clq_stats_is(argv[optind])) return info_of_stats(argv[optind], json, tensors);
     clq_source *s;
     clq_error err;
     if (clq_source_open(argv[optind], clq_cli_hooks(false), &s, &err) != CLQ_OK) return clq_report(&err);

@@ -72,6 +72,30 @@ static const char quantize_usage[] =
     "  --quiet                  no progress, no warnings, no report\n"
     "  --json                   the report (or, with --dry-run, the plan) as JSON";
 
+static const char calibrate_usage[] =
+    "MODEL --text FILE|--jsonl FILE|--tokens FILE -o STATS [--ctx N]\n"
+    "       [--chunks N [--seed N]] [--hessian] [--imatrix FILE]... [--resume]\n"
+    "       [--device D] [--threads N] [--quiet] [--json]\n"
+    "       STATS --imatrix FILE...\n"
+    "\n"
+    "  Runs a text through a model, layer by layer, and writes what its products read: ranges for\n"
+    "  int8 activations, sums, histograms. docs/statistics.md\n"
+    "\n"
+    "  --text FILE              the text; -: standard input\n"
+    "  --jsonl FILE             lines, each a JSON object with a text; --field NAME: which; default: text\n"
+    "  --tokens FILE            token ids, with white space between them\n"
+    "  -o STATS                 where the statistics go\n"
+    "  --ctx N                  tokens of a window; default 512, or what the model takes\n"
+    "  --chunks N               windows; default: all. --seed N: chosen at random instead of the first\n"
+    "  --hessian                sums of products of inputs, too: columns times columns for each input\n"
+    "  --imatrix FILE           write an importance matrix for llama-quantize, .gguf or .dat; with a\n"
+    "                           statistics file in place of the model only that\n"
+    "  --resume                 go on with an interrupted run of the same model, text and options\n"
+    "  --device D               index, part of a name, cpu, gpu, or ref (no OpenCL); default: a GPU\n"
+    "  --threads N              host threads, and PoCL's\n"
+    "  --quiet                  no progress, no warnings, no report\n"
+    "  --json                   the result as JSON";
+
 static const char perplexity_usage[] =
     "MODEL --text FILE [--ctx N] [--chunks N] [--save-base FILE]\n"
     "       MODEL --base FILE [--text FILE] [--chunks N]\n"
@@ -84,8 +108,10 @@ static const char perplexity_usage[] =
     "  --chunks N               windows, at most; default: all\n"
     "  --save-base FILE         write the predictions, for --base; llama-perplexity reads them, too\n"
     "  --base FILE              compare with them; on their tokens, which a --text must begin with\n"
-    "  --activations f32|int8   int8: round activations for products with quantized weights, as\n"
-    "                           llama.cpp does; default f32\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations stored|f32|int8|int8-tensor\n"
+    "                           how products round their inputs. stored (default): as the checkpoint says,\n"
+    "                           else not; f32: not; int8: as it says, else with quantized weights to int8, as\n"
+    "                           llama.cpp does; int8-tensor: with integer weights one scale a pass\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char generate_usage[] =
     "MODEL -p PROMPT|--file FILE [-n N] [--temp T] [--seed S] [--stop TEXT]...\n"
@@ -104,8 +130,8 @@ static const char generate_usage[] =
     "  --system TEXT            with --chat: the system's message\n"
     "  --chat-template NAME     with --chat: another template (chatml, llama3, gemma ...)\n"
     "  --ctx N                  tokens of prompt and text; default: the model's, at most 4096\n"
-    "  --activations f32|int8   int8: round activations for products with quantized weights, as\n"
-    "                           llama.cpp does, which is faster; default int8\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations stored|f32|int8|int8-tensor\n"
+    "                           as in perplexity; default int8, which is faster\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char embed_usage[] =
     "MODEL --text FILE [-o OUT] [--pooling mean|cls|last] [--no-normalize]\n"
@@ -121,7 +147,7 @@ static const char embed_usage[] =
     "  --no-normalize           as they are; without, of length 1\n"
     "  --base FILE              compare with embeddings of an earlier run: cosines\n"
     "  --ctx N                  tokens of a line, at most; default: the model's, at most 4096\n"
-    "  --activations f32|int8   as in perplexity; default f32\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations A          as in perplexity; default stored\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char bench_usage[] =
     "[--products] [--only NAME] [--device D] [--threads N] [--json]\n"
@@ -134,18 +160,19 @@ static const char bench_usage[] =
     "  -n N                     tokens to generate; default 128; 0: none\n"
     "  -r N                     repetitions; default 5\n"
     "  --ctx N                  tokens of the cache; default: what is needed\n"
-    "  --activations f32|int8   as in generate; default int8\n" CLQ_MODEL_OPTIONS_HELP;
+    "  --activations A          as in generate; default int8\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const clq_command commands[] = {
     {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
     {"formats", clq_cmd_formats, "list types", "[--json]"},
-    {"info", clq_cmd_info, "describe a checkpoint", "PATH [--tensors] [--json]"},
+    {"info", clq_cmd_info, "describe a checkpoint or a statistics file", "PATH [--tensors] [--json]"},
     {"quantize", clq_cmd_quantize, "quantize a checkpoint", quantize_usage},
     {"convert", clq_cmd_convert, "convert between GGUF and Hugging Face, and between f32, f16 and bf16", convert_usage},
     {"verify", clq_cmd_verify, "compare an output with its source, tensor by tensor",
      "SOURCE OUT [--min-sqnr DB] [--threads N] [--quiet] [--json]\n\n"
      "  Exit code 1 when a value or scale is not finite, a tensor is missing, an unquantized tensor\n"
      "  differs beyond its type's rounding, or a tensor's SQNR is below DB (default 1: zeros, noise)."},
+    {"calibrate", clq_cmd_calibrate, "measure what a model's products read on a text", calibrate_usage},
     {"perplexity", clq_cmd_perplexity, "measure a model on a text, and against a base", perplexity_usage},
     {"generate", clq_cmd_generate, "let a model go on from a prompt", generate_usage},
     {"embed", clq_cmd_embed, "turn lines of text into vectors", embed_usage},

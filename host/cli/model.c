@@ -15,9 +15,16 @@
 
 // ---- options ----
 
-void clq_model_request_init(clq_model_request *r, bool int8_activations)
+static const char *const activation_names[] = {[CLQ_ROUND_STORED] = "stored",
+                                               [CLQ_ROUND_NOTHING] = "f32",
+                                               [CLQ_ROUND_INT8] = "int8",
+                                               [CLQ_ROUND_INT8_TENSOR] = "int8-tensor"};
+static const clq_rounding N_ACTIVATIONS =
+    (clq_rounding)(sizeof activation_names / sizeof *activation_names);
+
+void clq_model_request_init(clq_model_request *r, clq_rounding activations)
 {
-    *r = (clq_model_request){.o = {.int8_activations = int8_activations, .cache_type = CLQ_F16}};
+    *r = (clq_model_request){.o = {.activations = activations, .cache_type = CLQ_F16}};
 }
 
 bool clq_parse_u32(const char *text, uint32_t min, uint32_t max, uint32_t *v)
@@ -62,9 +69,9 @@ int clq_model_option(clq_model_request *r, int option, char **argv)
         if (clq_parse_u32(optarg, 1, MOST, &r->o.batch)) return 0;
         return clq_usage_error("--batch wants a number of tokens, not '%s'", optarg);
     case CLQ_OPT_ACTIVATIONS:
-        r->o.int8_activations = strcasecmp(optarg, "int8") == 0;
-        if (r->o.int8_activations || strcasecmp(optarg, "f32") == 0) return 0;
-        return clq_usage_error("--activations wants f32 or int8, not '%s'", optarg);
+        for (r->o.activations = CLQ_ROUND_STORED; r->o.activations < N_ACTIVATIONS; r->o.activations++)
+            if (strcasecmp(optarg, activation_names[r->o.activations]) == 0) return 0;
+        return clq_usage_error("--activations wants stored, f32, int8 or int8-tensor, not '%s'", optarg);
     case CLQ_OPT_CACHE_TYPE: return read_cache_type(r);
     case CLQ_OPT_DEVICE:
         r->device = optarg;
@@ -141,7 +148,9 @@ void clq_model_json(json_t *object, const clq_loaded *l, const clq_model_request
     json_object_set_new(object, "weight_bytes", json_integer((json_int_t)f->weight_bytes));
     json_object_set_new(object, "streamed_layers", json_integer(f->streamed_layers));
     json_object_set_new(object, "device", clq_cli_text(info.name));
-    json_object_set_new(object, "activations", json_string(r->o.int8_activations ? "int8" : "f32"));
+    clq_rounding named = r->o.activations;
+    if (named == CLQ_ROUND_STORED && !l->facts->rounds_activations) named = CLQ_ROUND_NOTHING;
+    json_object_set_new(object, "activations", json_string(activation_names[named]));
     json_object_set_new(object, "cache_type", json_string(clq_format_at(r->o.cache_type)->name));
 }
 

@@ -400,6 +400,14 @@ clq_status clq_output_open(const char *path, clq_output_kind kind, const clq_out
     return CLQ_OK;
 }
 
+clq_status clq_output_try_file(const char *path, clq_error *err)
+{
+    clq_output *o;
+    CLQ_TRY(clq_output_open(path, CLQ_OUTPUT_FILE, &(clq_output_file){.name = ""}, 1, 0, false, &o, err));
+    clq_output_close(o, false);
+    return CLQ_OK;
+}
+
 // ---- writing ----
 
 clq_status clq_output_write(clq_output *o, uint32_t file, uint64_t offset, const void *bytes, uint64_t n,

@@ -52,6 +52,8 @@ void clq_output_close(clq_output *output, bool keep_partial);
 
 // Whether something can be written at the path: its name suits, and its folder is there. Writes nothing.
 clq_status clq_output_check_place(const char *path, clq_error *err);
+// Whether a file can be written there: what clq_output_open() checks, for work that comes before it.
+clq_status clq_output_try_file(const char *path, clq_error *err);
 // Whether path lies in the folder, at any depth.
 bool clq_output_is_inside(const char *path, const char *folder);
 // Whether path names the same file as one of the n files (or, for folders, holds it).

@@ -2,22 +2,55 @@
 #include "model/graph.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 
 // ---- places in the state ----
 
-static uint32_t mode_of(const clq_weight *w, bool int8)
+// How the inputs of a weight's products are prepared.
+typedef struct {
+    uint32_t mode;
+    clq_activation activation;
+} input_kind;
+
+static input_kind kind_of(const clq_weight *w, uint32_t matrix, clq_rounding wish)
 {
-    return int8 ? clq_step_int8_mode(w->type.format) : CLQ_MODE_F32;
+    bool is_int = w->type.format == CLQ_INT, int8 = wish == CLQ_ROUND_INT8;
+    input_kind kind = {.mode = CLQ_MODE_F32};
+    if (wish == CLQ_ROUND_NOTHING) return kind;
+    kind.activation = clq_weight_activation(w, matrix);
+    if (kind.activation.quant == CLQ_QUANT_NONE && is_int && wish != CLQ_ROUND_STORED)
+        kind.activation.quant = int8 ? CLQ_QUANT_TOKEN : CLQ_QUANT_TENSOR;
+    if (kind.activation.quant == CLQ_QUANT_NONE) {
+        kind.mode = int8 ? clq_step_int8_mode(w->type.format) : CLQ_MODE_F32;
+        return kind;
+    }
+    if (clq_step_takes_i8(&w->type, w->cols))
+        kind.mode = CLQ_MODE_I8;
+    else if (is_int && kind.activation.quant == CLQ_QUANT_TOKEN)
+        kind.mode = CLQ_MODE_Q8_TOKEN;
+    return kind;
 }
 
-unsigned clq_unit_modes(const clq_unit *unit, bool int8)
+static bool same_kind(const input_kind *a, const input_kind *b)
 {
-    unsigned modes = 0;
-    for (int i = 0; i < CLQ_N_WEIGHTS; i++)
-        if (unit->weights[i].tensor && !unit->weights[i].is_vector) modes |= 1u << mode_of(&unit->weights[i], int8);
-    return modes;
+    return a->mode == b->mode && a->activation.quant == b->activation.quant &&
+           a->activation.scale == b->activation.scale && a->activation.zero_point == b->activation.zero_point;
+}
+
+void clq_unit_needs(const clq_unit *unit, clq_rounding activations, clq_input_needs *needs)
+{
+    for (int i = 0; i < CLQ_N_WEIGHTS; i++) {
+        const clq_weight *w = &unit->weights[i];
+        if (!w->tensor || w->is_vector) continue;
+        input_kind kind = kind_of(w, 0, activations);
+        needs->modes |= 1u << kind.mode;
+        if (kind.mode != CLQ_MODE_F32 || kind.activation.quant != CLQ_QUANT_NONE) needs->rounds = true;
+        // Up to three weights share an input, and a checkpoint may round it differently for each.
+        if (activations != CLQ_ROUND_NOTHING && clq_weight_activation(w, 0).quant != CLQ_QUANT_NONE)
+            needs->places = 3;
+    }
 }
 
 // Takes rows * cols floats, to a multiple of 16.
@@ -41,7 +74,7 @@ static uint64_t prep_bound(uint64_t tokens, uint64_t cols, uint32_t mode, bool r
     return max_u64((CLQ_PACKED_TOKENS - 1) * one, (tokens + 15) / 16 * 16 * packed);
 }
 
-bool clq_state_plan(const clq_net *n, uint32_t batch, unsigned modes, clq_state *s)
+bool clq_state_plan(const clq_net *n, uint32_t batch, const clq_input_needs *needs, clq_state *s)
 {
     *s = (clq_state){.batch = batch};
     uint32_t rows = CLQ_LOGITS / n->vocab / 16 * 16;
@@ -62,16 +95,19 @@ bool clq_state_plan(const clq_net *n, uint32_t batch, unsigned modes, clq_state 
          take(s, batch, q, &s->attended) && take(s, ffn_rows, fused_gate ? 2 * ffn : ffn, &s->gate) &&
          take(s, ffn_rows, fused_gate ? 0 : ffn, &s->up) && take(s, ffn_rows, ffn, &s->act);
     for (uint32_t mode = 0; mode < CLQ_N_MODES; mode++) {
-        if (!(modes & 1u << mode)) continue;
+        if (!(needs->modes & 1u << mode)) continue;
         uint64_t most = max_u64(n->embd, max_u64(q, experts ? 0 : ffn));
         uint64_t n_floats = prep_bound(batch, most, mode, false);
         if (experts) n_floats = max_u64(n_floats, prep_bound(s->expert_rows, max_u64(n->embd, ffn), mode, true));
-        ok = ok && take(s, n_floats, 1, &s->prep[mode]);
+        s->place_floats[mode] = round_16(n_floats);
+        ok = ok && take(s, s->place_floats[mode], needs->places, &s->prep[mode]);
     }
     if (experts)
         ok = ok && take(s, batch, n->experts + shared, &s->router) &&
              take(s, batch, 3 * (n->experts_used + (uint64_t)shared), &s->routes) &&
              take(s, s->expert_rows, n->embd, &s->expert_in) && take(s, s->expert_rows, n->embd, &s->expert_out);
+    ok = ok && take(s, max_u64(batch, s->expert_rows), 2, &s->ranges) && take(s, 1, 1, &s->status) &&
+         take(s, needs->observed, 1, &s->observed);
     uint64_t logits = n->kind->is_encoder ? 0 : n->vocab;
     return ok && take(s, s->logit_rows, n->embd, &s->final) && take(s, s->logit_rows, logits, &s->logits) &&
            take(s, 64, 1, &inputs); // kernels may read a little behind a row
@@ -121,6 +157,7 @@ static void set_weight(clq_step *s, const clq_placed *p, const clq_weight *w, ui
     s->scales = shifted(w->scales, p->base + matrix * w->n_scales * 4);
     s->zero_points = shifted(w->zero_points, p->base + matrix * w->n_scales);
     s->group_index = shifted(w->group_index, p->base + 4ull * matrix * w->cols);
+    s->code_sums = shifted(w->code_sums, p->base + 4ull * matrix * w->rows);
 }
 
 // rows x cols of the weight's length, one behind the other.
@@ -138,33 +175,88 @@ static void norm(clq_graph *g, const clq_placed *p, int which, uint32_t rows, ui
     s->out = out;
 }
 
-// Prepares in[tokens][cols] for the products with up to three of the unit's weights (-1: none).
-static void prepare(clq_graph *g, const clq_placed *p, const int which[3], uint32_t tokens, uint64_t in)
+// Adds in[tokens][cols] to the observations of a matrix of the weight, where it has any.
+static void observe(clq_graph *g, int which, uint32_t matrix, uint32_t tokens, uint32_t cols, uint64_t in)
 {
-    unsigned done = 0;
-    for (int i = 0; i < 3; i++) {
-        if (which[i] < 0) continue;
-        const clq_weight *w = &p->unit->weights[which[i]];
-        uint32_t mode = mode_of(w, g->int8);
-        if (done & 1u << mode) continue;
-        clq_step *s = add(g, CLQ_STEP_PREP, tokens, done ? CLQ_STEP_TOGETHER : 0);
-        s->cols = s->in_stride = w->cols;
-        s->mode = mode;
+    if (!g->taps || g->taps->slots[which] == CLQ_NONE || tokens == 0) return;
+    uint64_t slot = g->taps->slots[which] + matrix * g->taps->slot_floats[which];
+    for (uint32_t phase = 0; phase <= CLQ_OBSERVE_VALUES + (g->taps->gram ? 1u : 0); phase++) {
+        bool gram = phase > CLQ_OBSERVE_VALUES;
+        clq_step *s = add(g, gram ? CLQ_STEP_GRAM : CLQ_STEP_OBSERVE, tokens, gram ? CLQ_STEP_TOGETHER : 0);
+        s->phase = phase;
+        s->cols = s->in_stride = cols;
         s->in = in;
-        s->out = g->state->prep[mode];
-        done |= 1u << mode;
+        s->out = gram ? slot + CLQ_SLOT_FLOATS(cols) : slot;
     }
 }
 
-// The product with what was prepared.
-static void linear(clq_graph *g, const clq_placed *p, int which, uint32_t tokens, uint64_t out, uint32_t out_stride,
-                   unsigned flags)
+// The ranges of in[tokens][cols], at the place of rows from `first` on.
+static void measure(clq_graph *g, uint32_t tokens, uint32_t cols, uint64_t in, uint32_t first, unsigned flags)
+{
+    clq_step *s = add(g, CLQ_STEP_RANGE, tokens, flags);
+    s->cols = s->in_stride = cols;
+    s->in = in;
+    s->out = g->state->ranges + 2ull * first;
+}
+
+// The PREP of in[tokens][cols] for a weight.
+static clq_step *prepare_as(clq_graph *g, const input_kind *kind, int which, uint32_t tokens, uint32_t cols,
+                            uint64_t in, uint64_t out, unsigned flags)
+{
+    clq_step *s = add(g, CLQ_STEP_PREP, tokens, flags);
+    s->cols = s->in_stride = cols;
+    s->mode = kind->mode;
+    s->quant = kind->activation.quant;
+    s->scale = kind->activation.scale;
+    s->zero_point = kind->activation.zero_point;
+    s->in = in;
+    s->in2 = g->state->ranges;
+    s->out = out;
+    s->status = g->state->status;
+    s->tag = 1 + g->layer * CLQ_N_WEIGHTS + (uint32_t)which;
+    return s;
+}
+
+// Prepares in[tokens][cols] for the products with up to three of the unit's weights (-1: none); places[i]: the result
+// for the i-th.
+static void prepare(clq_graph *g, const clq_placed *p, const int which[3], uint32_t tokens, uint64_t in,
+                    uint64_t places[3])
+{
+    input_kind kinds[3];
+    bool measured = false, first = true;
+    observe(g, which[0], 0, tokens, p->unit->weights[which[0]].cols, in);
+    for (int i = 0; i < 3 && which[i] >= 0; i++) {
+        const clq_weight *w = &p->unit->weights[which[i]];
+        kinds[i] = kind_of(w, 0, g->activations);
+        if (kinds[i].activation.quant != CLQ_QUANT_TENSOR || measured) continue;
+        measure(g, tokens, w->cols, in, 0, 0);
+        measured = true;
+    }
+    for (int i = 0; i < 3 && which[i] >= 0; i++) {
+        uint32_t others = 0; // of the same mode, before it
+        int same = 0;
+        for (; same < i && !same_kind(&kinds[same], &kinds[i]); same++) others += kinds[same].mode == kinds[i].mode;
+        if (same < i) {
+            places[i] = places[same];
+            continue;
+        }
+        uint32_t mode = kinds[i].mode;
+        places[i] = g->state->prep[mode] + others * g->state->place_floats[mode];
+        prepare_as(g, &kinds[i], which[i], tokens, p->unit->weights[which[i]].cols, in, places[i],
+                   first ? 0 : CLQ_STEP_TOGETHER);
+        first = false;
+    }
+}
+
+// The product with what was prepared at `in`.
+static void linear(clq_graph *g, const clq_placed *p, int which, uint32_t tokens, uint64_t in, uint64_t out,
+                   uint32_t out_stride, unsigned flags)
 {
     const clq_weight *w = &p->unit->weights[which];
     clq_step *s = add(g, CLQ_STEP_LINEAR, tokens, flags);
     set_weight(s, p, w, 0);
-    s->mode = mode_of(w, g->int8);
-    s->in = g->state->prep[s->mode];
+    s->mode = kind_of(w, 0, g->activations).mode;
+    s->in = in;
     s->out = out;
     s->out_stride = out_stride;
 }
@@ -249,17 +341,18 @@ static uint64_t live_rows(const clq_graph *g, const clq_pass *pass, uint64_t at)
 }
 
 // Adds the product with `which` to the hidden states, through a norm where there is one.
-static void add_to_hidden(clq_graph *g, const clq_placed *p, const clq_pass *pass, int which, int post_norm)
+static void add_to_hidden(clq_graph *g, const clq_placed *p, const clq_pass *pass, int which, uint64_t in,
+                          int post_norm)
 {
     const clq_state *st = g->state;
     uint32_t m = pass->tokens - pass->from, embd = g->net->embd;
     uint64_t x = live_rows(g, pass, st->x);
     if (g->net->features & CLQ_HAS_POST_NORMS) {
-        linear(g, p, which, m, st->sum, embd, 0);
+        linear(g, p, which, m, in, st->sum, embd, 0);
         norm(g, p, post_norm, m, st->sum, x, CLQ_STEP_ACCUMULATE);
         return;
     }
-    linear(g, p, which, m, x, embd, CLQ_STEP_ACCUMULATE);
+    linear(g, p, which, m, in, x, embd, CLQ_STEP_ACCUMULATE);
     if (g->net->features & CLQ_HAS_BERT) norm(g, p, post_norm, m, x, x, 0);
 }
 
@@ -270,7 +363,9 @@ void clq_graph_attention(clq_graph *g, const clq_placed *p, uint32_t layer, cons
     uint32_t m = pass->tokens, q_cols = n->heads * n->head_dim, kv_cols = n->kv_heads * n->head_dim;
     uint64_t in = st->x, k = st->k, v = st->v, head_bytes = clq_cache_bytes(g->cache_type, n->head_dim);
     uint64_t keys = layer * g->layer_bytes, values = keys + n->kv_heads * (uint64_t)g->positions * head_bytes;
+    uint64_t places[3];
     uint32_t q_stride = q_cols, kv_stride = kv_cols;
+    g->layer = layer;
     if (n->features & CLQ_HAS_PRE_NORMS) {
         norm(g, p, CLQ_W_ATTN_NORM, m, st->x, st->h, 0);
         in = st->h;
@@ -279,13 +374,13 @@ void clq_graph_attention(clq_graph *g, const clq_placed *p, uint32_t layer, cons
         q_stride = kv_stride = q_cols + 2 * kv_cols;
         k = st->q + q_cols;
         v = k + kv_cols;
-        prepare(g, p, (int[3]){CLQ_W_QKV, -1, -1}, m, in);
-        linear(g, p, CLQ_W_QKV, m, st->q, q_stride, 0);
+        prepare(g, p, (int[3]){CLQ_W_QKV, -1, -1}, m, in, places);
+        linear(g, p, CLQ_W_QKV, m, places[0], st->q, q_stride, 0);
     } else {
-        prepare(g, p, (int[3]){CLQ_W_Q, CLQ_W_K, CLQ_W_V}, m, in);
-        linear(g, p, CLQ_W_Q, m, st->q, q_stride, 0);
-        linear(g, p, CLQ_W_K, m, k, kv_stride, CLQ_STEP_TOGETHER);
-        linear(g, p, CLQ_W_V, m, v, kv_stride, CLQ_STEP_TOGETHER);
+        prepare(g, p, (int[3]){CLQ_W_Q, CLQ_W_K, CLQ_W_V}, m, in, places);
+        linear(g, p, CLQ_W_Q, m, places[0], st->q, q_stride, 0);
+        linear(g, p, CLQ_W_K, m, places[1], k, kv_stride, CLQ_STEP_TOGETHER);
+        linear(g, p, CLQ_W_V, m, places[2], v, kv_stride, CLQ_STEP_TOGETHER);
     }
     if (n->features & CLQ_HAS_QK_NORMS) {
         norm(g, p, CLQ_W_Q_NORM, m * n->heads, st->q, st->q, 0);
@@ -299,8 +394,8 @@ void clq_graph_attention(clq_graph *g, const clq_placed *p, uint32_t layer, cons
     store(g, pass, k, kv_stride, keys, n->rope_dims ? 0 : CLQ_STEP_TOGETHER);
     if (pass->from == m) return;
     attend(g, layer, pass, q_stride, keys, values);
-    prepare(g, p, (int[3]){CLQ_W_O, -1, -1}, m - pass->from, st->attended);
-    add_to_hidden(g, p, pass, CLQ_W_O, CLQ_W_POST_ATTN_NORM);
+    prepare(g, p, (int[3]){CLQ_W_O, -1, -1}, m - pass->from, st->attended, places);
+    add_to_hidden(g, p, pass, CLQ_W_O, places[0], CLQ_W_POST_ATTN_NORM);
 }
 
 // act(gate[m][cols]) (* up[m][cols]) to out.
@@ -321,26 +416,26 @@ void clq_graph_ffn(clq_graph *g, const clq_placed *p, const clq_pass *pass)
     const clq_net *n = g->net;
     const clq_state *st = g->state;
     uint32_t m = pass->tokens - pass->from;
-    uint64_t in = live_rows(g, pass, st->x);
+    uint64_t in = live_rows(g, pass, st->x), places[3];
     if (m == 0) return;
     if (n->features & CLQ_HAS_PRE_NORMS) {
         norm(g, p, CLQ_W_FFN_NORM, m, in, st->h, 0);
         in = st->h;
     }
     if (n->features & CLQ_HAS_GATE) {
-        prepare(g, p, (int[3]){CLQ_W_GATE, CLQ_W_UP, -1}, m, in);
-        linear(g, p, CLQ_W_GATE, m, st->gate, n->ffn, 0);
-        linear(g, p, CLQ_W_UP, m, st->up, n->ffn, CLQ_STEP_TOGETHER);
+        prepare(g, p, (int[3]){CLQ_W_GATE, CLQ_W_UP, -1}, m, in, places);
+        linear(g, p, CLQ_W_GATE, m, places[0], st->gate, n->ffn, 0);
+        linear(g, p, CLQ_W_UP, m, places[1], st->up, n->ffn, CLQ_STEP_TOGETHER);
         activation(g, m, n->ffn, n->ffn, st->gate, st->up, st->act, CLQ_STEP_MUL);
     } else {
         uint32_t stride = n->features & CLQ_HAS_FUSED_GATE ? 2 * n->ffn : n->ffn;
-        prepare(g, p, (int[3]){CLQ_W_UP, -1, -1}, m, in);
-        linear(g, p, CLQ_W_UP, m, st->gate, stride, 0);
+        prepare(g, p, (int[3]){CLQ_W_UP, -1, -1}, m, in, places);
+        linear(g, p, CLQ_W_UP, m, places[0], st->gate, stride, 0);
         activation(g, m, n->ffn, stride, st->gate, st->gate + n->ffn, st->act,
                    n->features & CLQ_HAS_FUSED_GATE ? CLQ_STEP_MUL : 0);
     }
-    prepare(g, p, (int[3]){CLQ_W_DOWN, -1, -1}, m, st->act);
-    add_to_hidden(g, p, pass, CLQ_W_DOWN, CLQ_W_POST_FFN_NORM);
+    prepare(g, p, (int[3]){CLQ_W_DOWN, -1, -1}, m, st->act, places);
+    add_to_hidden(g, p, pass, CLQ_W_DOWN, places[0], CLQ_W_POST_FFN_NORM);
 }
 
 void clq_graph_router(clq_graph *g, const clq_placed *p, const clq_pass *pass)
@@ -349,94 +444,112 @@ void clq_graph_router(clq_graph *g, const clq_placed *p, const clq_pass *pass)
     const clq_state *st = g->state;
     uint32_t m = pass->tokens - pass->from;
     bool shared = n->features & CLQ_HAS_SHARED_EXPERT;
+    uint64_t places[3];
     if (m == 0) return;
     norm(g, p, CLQ_W_FFN_NORM, m, live_rows(g, pass, st->x), st->h, 0);
-    prepare(g, p, (int[3]){CLQ_W_ROUTER, shared ? CLQ_W_SHARED_ROUTER : -1, -1}, m, st->h);
-    linear(g, p, CLQ_W_ROUTER, m, st->router, n->experts + shared, 0);
+    prepare(g, p, (int[3]){CLQ_W_ROUTER, shared ? CLQ_W_SHARED_ROUTER : -1, -1}, m, st->h, places);
+    linear(g, p, CLQ_W_ROUTER, m, places[0], st->router, n->experts + shared, 0);
     if (shared)
-        linear(g, p, CLQ_W_SHARED_ROUTER, m, st->router + n->experts, n->experts + shared, CLQ_STEP_TOGETHER);
+        linear(g, p, CLQ_W_SHARED_ROUTER, m, places[1], st->router + n->experts, n->experts + shared, CLQ_STEP_TOGETHER);
 }
 
 // ---- experts ----
 
+// The weights of a run's three products, as CLQ_W_*, and the matrix.
 typedef struct {
-    const clq_weight *gate, *up, *down;
+    int gate, up, down;
     uint32_t matrix;
 } expert_weights;
 
-static expert_weights weights_of(const clq_placed *p, int32_t expert)
+static expert_weights weights_of(int32_t expert)
 {
-    const clq_weight *w = p->unit->weights;
     if (expert == CLQ_SHARED_EXPERT)
-        return (expert_weights){&w[CLQ_W_SHARED_GATE], &w[CLQ_W_SHARED_UP], &w[CLQ_W_SHARED_DOWN], 0};
-    return (expert_weights){&w[CLQ_W_GATE_EXPS], &w[CLQ_W_UP_EXPS], &w[CLQ_W_DOWN_EXPS], (uint32_t)expert};
+        return (expert_weights){CLQ_W_SHARED_GATE, CLQ_W_SHARED_UP, CLQ_W_SHARED_DOWN, 0};
+    return (expert_weights){CLQ_W_GATE_EXPS, CLQ_W_UP_EXPS, CLQ_W_DOWN_EXPS, (uint32_t)expert};
 }
 
-// A PREP of `in` for a weight, at the place that `used` counts for its mode; and that place.
-static uint64_t prepare_for(clq_graph *g, const clq_weight *w, uint32_t tokens, uint64_t in,
-                            uint64_t used[CLQ_N_MODES], bool first)
+// Places for prepared inputs of runs, taken in the order of the PREPs.
+typedef struct {
+    uint64_t used[CLQ_N_MODES];
+} run_places;
+
+static uint64_t take_place(const clq_graph *g, uint32_t mode, uint32_t tokens, uint32_t cols, run_places *places)
 {
-    uint32_t mode = mode_of(w, g->int8);
-    clq_step *s = add(g, CLQ_STEP_PREP, tokens, first ? 0 : CLQ_STEP_TOGETHER);
-    s->cols = s->in_stride = w->cols;
-    s->mode = mode;
-    s->in = in;
-    s->out = g->state->prep[mode] + used[mode];
-    used[mode] += round_16(clq_prep_floats(tokens, w->cols, mode));
-    return s->out;
+    uint64_t at = g->state->prep[mode] + places->used[mode];
+    places->used[mode] += round_16(clq_prep_floats(tokens, cols, mode));
+    return at;
 }
 
-static void expert_linear(clq_graph *g, const clq_placed *p, const clq_weight *w, uint32_t matrix, uint32_t tokens,
-                          uint64_t in, uint64_t out, bool first)
+static void expert_linear(clq_graph *g, const clq_placed *p, int which, uint32_t matrix, uint32_t tokens, uint64_t in,
+                          uint64_t out, bool first)
 {
+    const clq_weight *w = &p->unit->weights[which];
     clq_step *s = add(g, CLQ_STEP_LINEAR, tokens, first ? 0 : CLQ_STEP_TOGETHER);
     set_weight(s, p, w, matrix);
-    s->mode = mode_of(w, g->int8);
+    s->mode = kind_of(w, matrix, g->activations).mode;
     s->in = in;
     s->out = out;
     s->out_stride = w->rows;
 }
 
-// Where a PREP of an earlier loop went: the same counting again.
-static uint64_t prepared_at(const clq_graph *g, const clq_weight *w, uint32_t tokens, uint64_t used[CLQ_N_MODES])
+// Input of the gate and up of a run; with one token all runs share it.
+static uint64_t run_input(const clq_graph *g, const clq_expert_run *run, bool one)
 {
-    uint32_t mode = mode_of(w, g->int8);
-    uint64_t at = g->state->prep[mode] + used[mode];
-    used[mode] += round_16(clq_prep_floats(tokens, w->cols, mode));
-    return at;
+    return one ? g->state->h : g->state->expert_in + (uint64_t)run->first * g->net->embd;
 }
 
-// Inputs of the gates and ups of all runs. With one token they share it.
-static void prepare_runs(clq_graph *g, const clq_placed *p, const clq_expert_run *runs, uint32_t n_runs, bool one)
+// Observations and ranges that the inputs of all runs need: of gates and ups, or of downs.
+static void look_at_runs(clq_graph *g, const clq_placed *p, const clq_expert_run *runs, uint32_t n_runs, bool one,
+                         bool down, uint64_t width)
 {
-    uint64_t used[CLQ_N_MODES] = {0};
-    unsigned done = 0;
     bool first = true;
     for (uint32_t i = 0; i < n_runs; i++) {
-        expert_weights w = weights_of(p, runs[i].expert);
-        uint64_t in = one ? g->state->h : g->state->expert_in + (uint64_t)runs[i].first * g->net->embd;
-        const clq_weight *both[2] = {w.gate, w.up};
-        if (!one) done = 0;
-        for (int b = 0; b < 2; b++) {
-            uint32_t mode = mode_of(both[b], g->int8);
-            if (done & 1u << mode) continue;
-            prepare_for(g, both[b], runs[i].tokens, in, used, first);
-            done |= 1u << mode;
-            first = false;
-        }
+        expert_weights w = weights_of(runs[i].expert);
+        int which = down ? w.down : w.gate;
+        uint32_t cols = p->unit->weights[which].cols;
+        uint64_t in = down ? g->state->act + runs[i].first * width : run_input(g, &runs[i], one);
+        observe(g, which, w.matrix, runs[i].tokens, cols, in);
+    }
+    for (uint32_t i = 0; i < n_runs; i++) {
+        expert_weights w = weights_of(runs[i].expert);
+        int which = down ? w.down : w.gate;
+        uint64_t in = down ? g->state->act + runs[i].first * width : run_input(g, &runs[i], one);
+        input_kind kind = kind_of(&p->unit->weights[which], w.matrix, g->activations), up = kind;
+        if (!down) up = kind_of(&p->unit->weights[w.up], w.matrix, g->activations);
+        if (kind.activation.quant != CLQ_QUANT_TENSOR && up.activation.quant != CLQ_QUANT_TENSOR) continue;
+        measure(g, runs[i].tokens, p->unit->weights[which].cols, in, runs[i].first, first ? 0 : CLQ_STEP_TOGETHER);
+        first = false;
     }
 }
 
-// Place of the input that prepare_runs made for run weights gate and up.
-static void run_inputs(const clq_graph *g, const expert_weights *w, uint32_t tokens, bool one,
-                       uint64_t used[CLQ_N_MODES], uint64_t in[2])
+// PREPs of a run's input for weights `which` and `other` (-1: none), which may share one.
+static void prepare_run(clq_graph *g, const clq_placed *p, const clq_expert_run *run, int which, int other,
+                        uint64_t in, run_places *places, bool first, uint64_t at[2])
 {
-    uint32_t gate_mode = mode_of(w->gate, g->int8), up_mode = mode_of(w->up, g->int8);
-    in[0] = g->state->prep[gate_mode] + used[gate_mode];
-    in[1] = g->state->prep[up_mode] + used[up_mode];
-    if (one) return;
-    prepared_at(g, w->gate, tokens, used);
-    if (up_mode != gate_mode) prepared_at(g, w->up, tokens, used);
+    uint32_t matrix = weights_of(run->expert).matrix;
+    input_kind kinds[2];
+    for (int i = 0; i < (other < 0 ? 1 : 2); i++) {
+        int w = i ? other : which;
+        uint32_t cols = p->unit->weights[w].cols;
+        kinds[i] = kind_of(&p->unit->weights[w], matrix, g->activations);
+        if (i && same_kind(&kinds[0], &kinds[1])) {
+            at[1] = at[0];
+            continue;
+        }
+        at[i] = take_place(g, kinds[i].mode, run->tokens, cols, places);
+        clq_step *s = prepare_as(g, &kinds[i], w, run->tokens, cols, in, at[i], first && !i ? 0 : CLQ_STEP_TOGETHER);
+        s->in2 += 2ull * run->first;
+    }
+}
+
+// Whether the gate and up of run i want their inputs as those of run 0.
+static bool same_inputs(const clq_graph *g, const clq_placed *p, const clq_expert_run *runs, uint32_t i)
+{
+    expert_weights a = weights_of(runs[0].expert), b = weights_of(runs[i].expert);
+    const clq_weight *w = p->unit->weights;
+    input_kind gates[2] = {kind_of(&w[a.gate], a.matrix, g->activations), kind_of(&w[b.gate], b.matrix, g->activations)};
+    input_kind ups[2] = {kind_of(&w[a.up], a.matrix, g->activations), kind_of(&w[b.up], b.matrix, g->activations)};
+    return same_kind(&gates[0], &gates[1]) && same_kind(&ups[0], &ups[1]);
 }
 
 void clq_graph_experts(clq_graph *g, const clq_placed *p, const clq_pass *pass, const clq_expert_run *runs,
@@ -455,27 +568,39 @@ void clq_graph_experts(clq_graph *g, const clq_placed *p, const clq_pass *pass, 
         s->in2 = gather;
         s->out = st->expert_in;
     }
-    prepare_runs(g, p, runs, n_runs, one);
-    uint64_t used[CLQ_N_MODES] = {0}, in[2];
+    uint64_t(*places)[2] = malloc(n_runs * sizeof *places);
+    run_places inputs = {{0}}, downs = {{0}};
+    if (!places) {
+        g->failed = true;
+        return;
+    }
+    look_at_runs(g, p, runs, n_runs, one, false, width);
     for (uint32_t i = 0; i < n_runs; i++) {
-        expert_weights w = weights_of(p, runs[i].expert);
-        run_inputs(g, &w, runs[i].tokens, one, used, in);
-        expert_linear(g, p, w.gate, w.matrix, runs[i].tokens, in[0], st->gate + runs[i].first * width, i == 0);
-        expert_linear(g, p, w.up, w.matrix, runs[i].tokens, in[1], st->up + runs[i].first * width, false);
+        expert_weights w = weights_of(runs[i].expert);
+        if (one && i > 0 && same_inputs(g, p, runs, i))
+            memcpy(places[i], places[0], sizeof *places);
+        else
+            prepare_run(g, p, &runs[i], w.gate, w.up, run_input(g, &runs[i], one), &inputs, i == 0, places[i]);
     }
     for (uint32_t i = 0; i < n_runs; i++) {
-        expert_weights w = weights_of(p, runs[i].expert);
+        expert_weights w = weights_of(runs[i].expert);
         uint64_t at = runs[i].first * width;
-        activation(g, runs[i].tokens, w.gate->rows, w.gate->rows, st->gate + at, st->up + at, st->act + at,
+        expert_linear(g, p, w.gate, w.matrix, runs[i].tokens, places[i][0], st->gate + at, i == 0);
+        expert_linear(g, p, w.up, w.matrix, runs[i].tokens, places[i][1], st->up + at, false);
+    }
+    for (uint32_t i = 0; i < n_runs; i++) {
+        uint64_t at = runs[i].first * width;
+        uint32_t cols = p->unit->weights[weights_of(runs[i].expert).gate].rows;
+        activation(g, runs[i].tokens, cols, cols, st->gate + at, st->up + at, st->act + at,
                    CLQ_STEP_MUL | (i ? CLQ_STEP_TOGETHER : 0));
     }
-    uint64_t down[CLQ_N_MODES] = {0}, again[CLQ_N_MODES] = {0};
+    look_at_runs(g, p, runs, n_runs, one, true, width);
     for (uint32_t i = 0; i < n_runs; i++)
-        prepare_for(g, weights_of(p, runs[i].expert).down, runs[i].tokens, st->act + runs[i].first * width, down,
-                    i == 0);
+        prepare_run(g, p, &runs[i], weights_of(runs[i].expert).down, -1, st->act + runs[i].first * width, &downs,
+                    i == 0, places[i]);
     for (uint32_t i = 0; i < n_runs; i++) {
-        expert_weights w = weights_of(p, runs[i].expert);
-        expert_linear(g, p, w.down, w.matrix, runs[i].tokens, prepared_at(g, w.down, runs[i].tokens, again),
+        expert_weights w = weights_of(runs[i].expert);
+        expert_linear(g, p, w.down, w.matrix, runs[i].tokens, places[i][0],
                       st->expert_out + (uint64_t)runs[i].first * n->embd, i == 0);
     }
     for (uint32_t i = 0; i < n_runs; i++) {
@@ -485,6 +610,7 @@ void clq_graph_experts(clq_graph *g, const clq_placed *p, const clq_pass *pass, 
         s->in2 = runs[i].route;
         s->out = live_rows(g, pass, st->x);
     }
+    free(places);
 }
 
 // ---- the end ----
@@ -498,8 +624,13 @@ void clq_graph_head(clq_graph *g, const clq_placed *p, uint32_t n)
 {
     const clq_net *net = g->net;
     int which = p->unit->weights[CLQ_W_OUTPUT].tensor ? CLQ_W_OUTPUT : CLQ_W_EMBED;
-    prepare(g, p, (int[3]){which, -1, -1}, n, g->state->final);
-    linear(g, p, which, n, g->state->logits, net->vocab, 0);
+    uint64_t places[3];
+    const clq_taps *taps = g->taps;
+    g->layer = net->layers;
+    g->taps = NULL; // of layers
+    prepare(g, p, (int[3]){which, -1, -1}, n, g->state->final, places);
+    g->taps = taps;
+    linear(g, p, which, n, places[0], g->state->logits, net->vocab, 0);
     if (net->final_softcap > 0) {
         clq_step *s = add(g, CLQ_STEP_SOFTCAP, n, 0);
         s->cols = net->vocab;

@@ -7,7 +7,7 @@
 #include "model/weights.h"
 #include "ops/steps.h"
 
-enum { CLQ_N_MODES = CLQ_MODE_Q8_TOKEN + 1 };
+enum { CLQ_N_MODES = CLQ_MODE_I8 + 1 };
 // Rows of logits that are made at a time: as many as so many floats hold, within bounds.
 enum { CLQ_LOGITS = 1 << 23, CLQ_MIN_LOGIT_ROWS = 16, CLQ_MAX_LOGIT_ROWS = 128 };
 
@@ -20,6 +20,10 @@ typedef struct clq_state {
     uint64_t attended;            // [batch][heads * head_dim]
     uint64_t gate, up, act;       // [batch][ffn]; fused: gate and up are one [batch][2 * ffn] at gate
     uint64_t prep[CLQ_N_MODES];   // prepared inputs in each mode that the model needs
+    uint64_t place_floats[CLQ_N_MODES]; // of one of the places there, for weights that share an input but not its rounding
+    uint64_t ranges;              // [batch][2]: of the tokens, for CLQ_QUANT_TENSOR
+    uint64_t status;              // a word: what a PREP found bad
+    uint64_t observed;            // extra floats of the caller's
     uint64_t router;              // [batch][experts (+ 1 with a shared expert)]
     uint64_t routes;              // what the host writes for the experts
     uint64_t expert_in, expert_out; // [expert_rows][embd]
@@ -27,10 +31,25 @@ typedef struct clq_state {
     uint64_t n_floats;            // of all
 } clq_state;
 
-// Modes in which the unit's weights want their inputs, as bits.
-unsigned clq_unit_modes(const clq_unit *unit, bool int8);
+// What the inputs of weights need in the state. All zero but `places`, which is 1, to begin with.
+typedef struct clq_input_needs {
+    unsigned modes;    // bits
+    uint32_t places;   // prepared inputs in one mode at the same time
+    bool rounds;       // something is rounded
+    uint64_t observed; // floats for observations
+} clq_input_needs;
+
+// Adds what a unit needs.
+void clq_unit_needs(const clq_unit *unit, clq_rounding activations, clq_input_needs *needs);
 // false: too large to count.
-bool clq_state_plan(const clq_net *net, uint32_t batch, unsigned modes, clq_state *state);
+bool clq_state_plan(const clq_net *net, uint32_t batch, const clq_input_needs *needs, clq_state *state);
+
+// Where the inputs of a layer's weights are observed: slots of observations (clquant_steps.h), floats in the state.
+typedef struct clq_taps {
+    uint64_t slots[CLQ_N_WEIGHTS]; // of the first matrix; CLQ_NONE: not observed, or with a weight before it
+    uint64_t slot_floats[CLQ_N_WEIGHTS]; // from matrix to matrix
+    bool gram;                     // behind each slot stands [cols][cols]
+} clq_taps;
 
 // A unit at its place in the memory of the steps that are made.
 typedef struct clq_placed {
@@ -41,7 +60,10 @@ typedef struct clq_placed {
 typedef struct clq_graph {
     const clq_net *net;
     const clq_state *state;
-    bool int8;
+    clq_rounding activations;
+    bool rounds;            // the state's status may be set
+    const clq_taps *taps;   // NULL: nothing is observed
+    uint32_t layer;         // that steps are made for; the number of layers: the head
     clq_format_id cache_type;
     uint32_t positions;     // of the cache
     uint64_t layer_bytes;   // of the cache: keys, then values; 0: layers share one place

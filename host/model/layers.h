@@ -21,8 +21,8 @@ typedef struct clq_site {
 typedef struct clq_layers clq_layers;
 
 typedef struct clq_layers_options {
-    uint32_t context;   // tokens of a window, at most
-    bool gram;          // sums of products of inputs (Hessians), too
+    uint32_t context; // tokens of a window, at most
+    bool gram;        // sums of products of inputs (Hessians), too
     const clq_hooks *hooks;
 } clq_layers_options;
 
@@ -31,10 +31,10 @@ clq_status clq_layers_open(const clq_source *source, clq_device *device, const c
                            clq_layers **layers, clq_error *err);
 void clq_layers_close(clq_layers *layers);
 uint32_t clq_layers_count(const clq_layers *layers);
-uint32_t clq_layers_width(const clq_layers *layers);  // floats of a hidden state
+uint32_t clq_layers_width(const clq_layers *layers); // floats of a hidden state
 uint32_t clq_layers_vocab(const clq_layers *layers);
 bool clq_layers_encoder(const clq_layers *layers);
-uint64_t clq_layers_device_bytes(const clq_layers *layers); // what is allocated on the device
+uint64_t clq_layers_device_bytes(const clq_layers *layers);    // what is allocated on the device
 const char *clq_layers_architecture(const clq_layers *layers); // GGUF's name
 // NULL: the model has none.
 const clq_tokenizer *clq_layers_tokenizer(const clq_layers *layers);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "ops/steps.h"
 
 enum { ALIGNMENT = 64, CHUNK_BYTES = 4 << 20 };
 
@@ -130,6 +131,28 @@ static const clq_tensor *piece_of(const clq_view *v, const clq_view_tensor *t, u
     return &v->source->tensors[o->sources ? o->sources[piece] : o->source];
 }
 
+clq_activation clq_weight_activation(const clq_weight *w, uint32_t matrix)
+{
+    const clq_origin *o = &w->tensor->from;
+    if (w->tensor->computed) return (clq_activation){0};
+    return w->source->tensors[o->sources ? o->sources[o->n_pieces == w->count ? matrix : 0] : o->source].activation;
+}
+
+// Pieces of one matrix must want the same.
+static clq_status check_activations(const clq_view *v, const clq_weight *w, clq_error *err)
+{
+    const clq_origin *o = &w->tensor->from;
+    if (w->tensor->computed || o->n_pieces == w->count) return CLQ_OK;
+    for (uint32_t i = 1; i < o->n_pieces; i++) {
+        clq_activation a = piece_of(v, w->tensor, 0)->activation, b = piece_of(v, w->tensor, i)->activation;
+        if (a.quant != b.quant || a.scale != b.scale || a.zero_point != b.zero_point)
+            return clq_fail(err, CLQ_BAD_INPUT, "tensors '%s' and '%s' are one weight here, but their activations are "
+                            "quantized in different ways", piece_of(v, w->tensor, 0)->name,
+                            piece_of(v, w->tensor, i)->name);
+    }
+    return CLQ_OK;
+}
+
 static bool same_layout(const clq_tensor *a, const clq_tensor *b)
 {
     return clq_type_equal(&a->type, &b->type) && !a->zero_points.n_bytes == !b->zero_points.n_bytes &&
@@ -175,6 +198,7 @@ static clq_status place_weight(const clq_view *v, clq_unit *u, clq_weight *w, cl
         ok = clq_mul_u64(w->n_scales, 4ull * w->count, &n) && place(u, n, &w->scales);
         if (t->zero_points.n_bytes) ok = ok && place(u, w->n_scales * w->count, &w->zero_points);
         if (t->group_index.n_bytes) ok = ok && place(u, 4ull * w->cols * w->count, &w->group_index);
+        if (clq_step_takes_i8(&w->type, w->cols)) ok = ok && place(u, 4ull * w->rows * w->count, &w->code_sums);
     }
     if (ok && w->bias_tensor) ok = place(u, 4ull * w->rows, &w->bias);
     return ok ? CLQ_OK : clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is too large", w->tensor->name);
@@ -203,6 +227,8 @@ static clq_status plan_weight(const clq_view *v, const clq_net *net, const slot 
     const char bias_shape[2] = {s->shape[0], '\0'};
     if (w->bias_tensor) CLQ_TRY(check_shape(w->bias_tensor, net, bias_shape, err));
     CLQ_TRY(choose_type(v, w, s, err));
+    CLQ_TRY(check_activations(v, w, err));
+    w->source = v->source;
     w->is_vector = (s->flags & VECTOR) != 0;
     if (w->is_vector) {
         uint64_t n_bytes = 4ull * w->cols;
@@ -219,7 +245,7 @@ clq_status clq_unit_plan(const clq_view *view, const clq_net *net, int32_t which
     for (int i = 0; i < CLQ_N_WEIGHTS; i++) {
         slot s = slot_of(i, net);
         clq_weight *w = &unit->weights[i];
-        w->w = w->scales = w->zero_points = w->group_index = w->bias = CLQ_NONE;
+        w->w = w->scales = w->zero_points = w->group_index = w->bias = w->code_sums = CLQ_NONE;
         unsigned place_of = which >= 0 ? LAYER : which == CLQ_UNIT_HEAD ? HEAD : tied ? EMBED | HEAD : EMBED;
         if (which == CLQ_UNIT_HEAD && tied) continue;
         if (!(s.flags & place_of) || (net->features & s.needs) != s.needs) continue;
@@ -320,7 +346,24 @@ static clq_status load_blocks(loader *l, const clq_weight *w)
         }
         bytes = order_rows(o, rows, r, n, bytes, l->ordered, row_bytes);
         CLQ_TRY(write_at(l, w->w + r * row_bytes, bytes, n * row_bytes));
+        clq_file_forget(f, offset, n * row_bytes);
         r += n;
+    }
+    return CLQ_OK;
+}
+
+// The sums of the codes of n rows, from row r of a matrix on.
+static clq_status load_code_sums(loader *l, const clq_weight *w, uint64_t first, const int8_t *codes, uint64_t n)
+{
+    int32_t sums[256];
+    for (uint64_t r = 0; r < n; r++) {
+        const int8_t *row = codes + r * w->cols;
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < w->cols; i++) sum += row[i];
+        sums[r % 256] = sum;
+        uint64_t done = r % 256 + 1;
+        if (done == 256 || r + 1 == n)
+            CLQ_TRY(write_at(l, w->code_sums + 4 * (first + r + 1 - done), sums, 4 * done));
     }
     return CLQ_OK;
 }
@@ -342,8 +385,10 @@ static clq_status load_integers(loader *l, const clq_weight *w, uint32_t piece)
         int8_t *zeros = (int8_t *)(scales + n * per_row);
         CLQ_TRY(clq_tensor_parts(s, t, first_row + r, n, codes, scales,
                                  w->zero_points != CLQ_NONE ? zeros : NULL, l->err));
-        CLQ_TRY(write_at(l, codes_at + r * row_bytes, order_rows(o, w->rows, r, n, codes, to, row_bytes),
-                         n * row_bytes));
+        const int8_t *ordered = order_rows(o, w->rows, r, n, codes, to, row_bytes);
+        CLQ_TRY(write_at(l, codes_at + r * row_bytes, ordered, n * row_bytes));
+        if (w->code_sums != CLQ_NONE)
+            CLQ_TRY(load_code_sums(l, w, (uint64_t)piece * w->rows + r, ordered, n));
         if (!w->groups && r > 0) continue; // one scale for all
         uint64_t n_scales = w->groups ? n * per_row : 1, at = scale_at + r * w->groups;
         bool moves = w->groups != 0;
@@ -357,6 +402,15 @@ static clq_status load_integers(loader *l, const clq_weight *w, uint32_t piece)
     CLQ_TRY(reserve(l, 4ull * w->cols));
     CLQ_TRY(clq_tensor_group_index(s, t, (int32_t *)(void *)l->raw, l->err));
     return write_at(l, w->group_index + 4ull * w->cols * piece, l->raw, 4ull * w->cols);
+}
+
+// The weight is on the device: what the file's mapping holds of it may go.
+static void forget_weight(const clq_view *v, const clq_weight *w)
+{
+    for (uint32_t i = 0; !w->tensor->computed && i < w->tensor->from.n_pieces; i++) {
+        const clq_extent *codes = &piece_of(v, w->tensor, i)->codes;
+        clq_file_forget(&v->source->files[codes->file], codes->offset, codes->n_bytes);
+    }
 }
 
 static clq_status load_weight(loader *l, const clq_weight *w)
@@ -379,7 +433,10 @@ clq_status clq_unit_load(const clq_view *view, const clq_unit *unit, clq_memory 
     loader l = {.view = view, .memory = memory, .base = base, .err = err};
     clq_status st = CLQ_OK;
     for (int i = 0; i < CLQ_N_WEIGHTS && st == CLQ_OK; i++)
-        if (unit->weights[i].tensor) st = load_weight(&l, &unit->weights[i]);
+        if (unit->weights[i].tensor) {
+            st = load_weight(&l, &unit->weights[i]);
+            forget_weight(view, &unit->weights[i]);
+        }
     free(l.raw);
     free(l.ordered);
     return st;

@@ -29,6 +29,8 @@ typedef struct clq_weight {
     uint32_t count;        // matrices one behind the other: experts
     uint32_t groups;       // CLQ_INT: scales of a row, 0: one for the matrix
     uint64_t w, scales, zero_points, group_index, bias;
+    uint64_t code_sums;    // of integers of 8 bits: int32, the sum of each row's codes
+    const clq_source *source;
     uint64_t code_bytes, n_scales; // of one matrix
 } clq_weight;
 
@@ -38,6 +40,9 @@ typedef struct clq_unit {
 } clq_unit;
 
 enum { CLQ_UNIT_EMBED = -1, CLQ_UNIT_HEAD = -2 }; // else a layer
+
+// How the checkpoint wants the inputs of one of the weight's matrices rounded.
+clq_activation clq_weight_activation(const clq_weight *w, uint32_t matrix);
 
 // Behind the last unit of a memory stand so many zeros: kernels may read a little behind a row.
 enum { CLQ_WEIGHT_PADDING = 256 };

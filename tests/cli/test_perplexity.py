@@ -170,7 +170,7 @@ def test_usage(folder, base):
     fails(2, "perplexity", *text, says="give one model")
     fails(2, "perplexity", model, *text, "--ctx", "3", says="--ctx wants 4 tokens or more")
     fails(2, "perplexity", model, *text, "--chunks", "0", says="--chunks wants")
-    fails(2, "perplexity", model, *text, "--activations", "int4", says="--activations wants f32 or int8")
+    fails(2, "perplexity", model, *text, "--activations", "int4", says="--activations wants stored, f32, int8 or int8-tensor")
     fails(2, "perplexity", model, *text, "--cache-type", "q4_0", says="--cache-type wants f16, f32 or q8_0")
     fails(2, "perplexity", model, *text, "--typo", says="'--typo' is unknown")
     fails(2, "perplexity", model, *text, "--base", base[0], "--save-base", folder / "x", says="exclude each other")
