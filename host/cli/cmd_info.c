@@ -37,6 +37,19 @@ static uint32_t summarize(const clq_source *s, summary *by_type, uint32_t most)
     return n;
 }
 
+// How many weights have which activations.
+static void print_activations(const clq_source *s)
+{
+    uint32_t n[CLQ_ACTIVATIONS_STATIC + 1] = {0};
+    clq_tensor_info t;
+    for (uint32_t i = 0; i < clq_source_count(s); i++)
+        if (clq_source_tensor(s, i, &t, NULL) == CLQ_OK) n[t.activation.kind]++;
+    for (int k = CLQ_ACTIVATIONS_TOKEN; k <= CLQ_ACTIVATIONS_STATIC; k++)
+        if (n[k])
+            printf("  int8 activations (%s): %u weight%s\n", clq_activations_name((clq_activations)k), n[k],
+                   CLQ_PLURAL(n[k]));
+}
+
 static int print_json(const clq_source *s, const summary *types, uint32_t n_types, bool tensors)
 {
     json_t *root = json_pack("{s:s, s:o, s:i}", "container", containers[clq_source_container(s)], "architecture",
@@ -111,6 +124,7 @@ int clq_cmd_info(int argc, char **argv)
             printf("  %-12s %6u %-7s %15llu %-8s  %s\n", types[i].type, types[i].n_tensors,
                    types[i].n_tensors == 1 ? "tensor" : "tensors", (unsigned long long)types[i].n_elements,
                    types[i].n_elements == 1 ? "element" : "elements", clq_size_text(types[i].n_bytes, size));
+        print_activations(s);
         for (uint32_t i = 0; tensors && i < clq_source_count(s); i++) {
             clq_tensor_info t;
             char name[256], activation[64];

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "cli/cli.h"
 #include "cli/model.h"
+#include "cli/quantize.h"
 
 static const char convert_usage[] =
     "IN OUT --type f32|f16|bf16 [--tensor-type REGEX=T]...\n"
@@ -31,7 +32,8 @@ static const char quantize_usage[] =
     "IN OUT --type T [--pure] [--tensor-type REGEX=T]...\n"
     "       [--tensor-type-file FILE] [--token-embedding-type T]\n"
     "       [--output-tensor-type T | --leave-output-tensor]\n"
-    "       [--imatrix FILE [--include-weights PART | --exclude-weights PART]...]\n"
+    "       [--activations none|token|tensor|static [--asymmetric-activations] [--observer NAME]]\n"
+    "       [--stats FILE] [--imatrix FILE] [--include-weights PART | --exclude-weights PART]...\n"
     "       [--keep-split | --split-max-size SIZE | --split-max-tensors N]\n"
     "       [--override-kv K=T:V]... [--no-fallback] [--dry-run]\n"
     "       [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
@@ -42,14 +44,21 @@ static const char quantize_usage[] =
     "  --type T                 see `clquant formats`; for a GGUF file a mix of llama-quantize: Q4_0\n"
     "                           Q4_1 Q5_0 Q5_1 Q8_0 Q2_K[_S] Q3_K_S|M|L Q4_K_S|M Q5_K_S|M Q6_K\n"
     "                           IQ1_S|M IQ2_XXS|XS|S|M IQ3_XXS|XS|S|M IQ4_NL|XS TQ1_0 TQ2_0 Q1_0 Q2_0\n"
-    "                           MXFP4_MOE F16 BF16 F32\n"
+    "                           MXFP4_MOE F16 BF16 F32. w8a8: i8 --activations token; w8a8_static: i8\n"
+    "                           --activations static\n"
     "  --pure                   the mix's base type everywhere\n"
     "  --tensor-type REGEX=T    the type of tensors whose output name the PCRE2 pattern is found in;\n"
     "                           the first that matches wins, one that matches nothing is an error\n"
     "  --tensor-type-file FILE  such rules, parted by white space\n"
     "  --token-embedding-type T, --output-tensor-type T, --leave-output-tensor\n"
     "                           for token_embd.weight and output.weight; they win over rules\n"
-    "  --imatrix FILE           importance matrix of llama-imatrix, .dat or GGUF; --include-weights and\n"
+    "  --activations KIND       products with integer weights of a folder round their inputs to int8:\n"
+    "                           token: a scale for each token; tensor: one for all tokens of a pass;\n"
+    "                           static: as --stats FILE of `clquant calibrate` says, with the ranges of\n"
+    "                           --observer NAME and, --asymmetric-activations, zero-points; none: not.\n"
+    "                           Without: as the source says of weights that are copied\n"
+    "  --imatrix FILE           importance matrix of llama-imatrix (.dat or GGUF), or statistics; for a\n"
+    "                           GGUF file --stats FILE is one, too; --include-weights and\n"
     "                           --exclude-weights choose its entries by parts of their names\n"
     "  --override-kv K=T:V      set a metadata entry; T is int, float, bool or str\n"
     "  --split-max-size SIZE, --split-max-tensors N\n"
@@ -323,6 +332,10 @@ clq_status clq_parse_type(const char *text, clq_type *type, clq_error *err)
     if (!*text) return clq_fail(err, CLQ_USAGE, "the type is missing: see `clquant formats`");
     if (clq_type_parse(text, type, err) == CLQ_OK) return CLQ_OK;
     const clq_mix *mix = clq_mix_find(text);
+    const clq_type_pair *pair = clq_type_pair_find(text);
+    if (pair)
+        return clq_fail(err, CLQ_USAGE, "'%s' is %s with int8 activations: only --type of `clquant quantize` takes it", text,
+                        pair->type);
     if (!mix) return CLQ_USAGE;
     return clq_fail(err, CLQ_USAGE,
                     "'%s' is a mix, not a type: only --type of `clquant quantize` takes mixes; its base type is %s, "

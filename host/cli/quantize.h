@@ -21,6 +21,14 @@ typedef struct clq_request {
     bool dry_run, quiet, json;
 } clq_request;
 
+// A name for a type of weights and activations together.
+typedef struct clq_type_pair {
+    const char *name, *type;
+    clq_activations activations;
+} clq_type_pair;
+
+const clq_type_pair *clq_type_pair_find(const char *name); // in any case; NULL: no such pair
+
 // The exit code, 0 to go on. What was wrong has been printed. To be freed either way.
 int clq_request_read(int argc, char **argv, bool convert, clq_request *r);
 void clq_request_free(clq_request *r);

@@ -279,34 +279,31 @@ static int read_option(int c, char **argv, clq_request *r)
     }
 }
 
-// Names of a weight's type and its activations together. *found false: the name is none of them.
-static int read_pair(clq_request *r, bool *found)
+const clq_type_pair *clq_type_pair_find(const char *name)
 {
-    static const struct {
-        const char *name, *type;
-        clq_activations activations;
-    } pairs[] = {{"w8a8", "i8", CLQ_ACTIVATIONS_TOKEN}, {"w8a8_static", "i8", CLQ_ACTIVATIONS_STATIC}};
-    *found = false;
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-        if (strcasecmp(r->type, pairs[i].name) != 0) continue;
-        *found = true;
-        const char *given = r->o.activations ? clq_activations_name(r->activations) : NULL;
-        if (given && r->activations != pairs[i].activations)
-            return clq_usage_error("--type %s stands for --type %s --activations %s; --activations %s contradicts it",
-                                   pairs[i].name, pairs[i].type, clq_activations_name(pairs[i].activations), given);
-        r->activations = pairs[i].activations;
-        r->o.activations = &r->activations;
-        return read_type("--type", pairs[i].type, &r->o.type);
-    }
-    return 0;
+    static const clq_type_pair pairs[] = {{"w8a8", "i8", CLQ_ACTIVATIONS_TOKEN},
+                                          {"w8a8_static", "i8", CLQ_ACTIVATIONS_STATIC}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (strcasecmp(name, pairs[i].name) == 0) return &pairs[i];
+    return NULL;
+}
+
+static int read_pair(clq_request *r, const clq_type_pair *pair)
+{
+    if (r->o.activations && r->activations != pair->activations)
+        return clq_usage_error("--type %s stands for --type %s --activations %s; --activations %s contradicts it",
+                               pair->name, pair->type, clq_activations_name(pair->activations),
+                               clq_activations_name(r->activations));
+    r->activations = pair->activations;
+    r->o.activations = &r->activations;
+    return read_type("--type", pair->type, &r->o.type);
 }
 
 // A mix where the name is one and the output can be one, else a type.
 static int read_main_type(clq_request *r, bool convert)
 {
-    bool pair = false;
-    int code = convert ? 0 : read_pair(r, &pair);
-    if (pair) return code;
+    const clq_type_pair *pair = clq_type_pair_find(r->type);
+    if (pair && !convert) return read_pair(r, pair);
     const clq_mix *mix = clq_mix_find(r->type);
     clq_error err;
     if (convert && mix && clq_type_parse(r->type, &r->o.type, &err) != CLQ_OK)

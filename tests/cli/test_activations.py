@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from arch_models import EXPERTS, LAYERS, make
-from common import (config_of, f16, f32, fails, llama, normal, ok, plan, quantize, raw, read_folder, read_gg, size_of, st, tree,
-                    values, warnings_of)
+from common import (config_of, f16, f32, fails, llama, normal, ok, plan, quantize, raw, read_folder, read_gg, size_of,
+                    st, tree, values, warnings_of)
 from mixes import write_imatrix_gguf
 from run_models import make_bert
 from test_output import faults, interrupted, leftovers  # noqa: F401
 
 OBSERVERS = ["minmax", "moving-average", "percentile-99.9", "percentile-99.99", "percentile-99.999", "entropy", "mse"]
 DEFAULT = "percentile-99.99"
-LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
-          "mlp.down_proj"]
+LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+          "mlp.up_proj", "mlp.down_proj"]
 KEYS = {"actorder", "block_structure", "dynamic", "group_size", "num_bits", "observer", "observer_kwargs", "strategy",
         "symmetric", "type"}
 TOKEN = {"dynamic": True, "num_bits": 8, "strategy": "token", "symmetric": True, "type": "int", "observer": None}
@@ -41,14 +41,15 @@ def write_stats(path, sites, architecture="llama", edit=None):
         zeros = np.zeros((m, cols), np.float32)
         tensors |= {f"{site}.tokens": raw("U64", tokens), f"{site}.ranges": f32(r), f"{site}.min": f32(zeros),
                     f"{site}.max": f32(x), f"{site}.sum": f32(x), f"{site}.sum_abs": f32(x), f"{site}.sum_sq": f32(x),
-                    f"{site}.bins": raw("U32", np.zeros((m, 8192))), f"{site}.token_bins": raw("U32", np.zeros((m, 256))),
+                    f"{site}.bins": raw("U32", np.zeros((m, 8192))),
+                    f"{site}.token_bins": raw("U32", np.zeros((m, 256))),
                     f"{site}.exponents": raw("I32", [1] * m), f"{site}.token_range": f32([[0, 1]] * m)}
         about.append({"weights": list(names), "cols": cols, "matrices": m, "gram": False})
     if edit:
         edit(tensors)
     st(path, tensors, {"format": "clquant-statistics", "statistics": json.dumps({
-        "version": 1, "dataset": "text", "architecture": architecture, "fingerprint": "0" * 16, "context": 8, "windows": 1,
-        "tokens": 8, "observers": OBSERVERS, "sites": about})})
+        "version": 1, "dataset": "text", "architecture": architecture, "fingerprint": "0" * 16, "context": 8,
+        "windows": 1, "tokens": 8, "observers": OBSERVERS, "sites": about})})
     return ranges
 
 
@@ -95,7 +96,8 @@ def inputs_of(group):
     args = group["input_activations"]
     if args is None:
         return None
-    assert set(args) == KEYS and args["actorder"] is None and args["observer_kwargs"] == {} and args["group_size"] is None
+    assert set(args) == KEYS and args["actorder"] is None and args["observer_kwargs"] == {}
+    assert args["group_size"] is None and args["block_structure"] is None
     return {k: args[k] for k in TOKEN}
 
 
@@ -114,7 +116,8 @@ def modules(layers=2):
     ("W8A8", ["--activations", "token"], {"num_bits": 8, "strategy": "channel"}, TOKEN, "int-quantized"),
     ("i8_tensor", ["--activations", "token"], {"num_bits": 8, "strategy": "tensor"}, TOKEN, "int-quantized"),
     ("i8_asym", ["--activations", "tensor"], {"num_bits": 8, "symmetric": False}, TENSOR, "int-quantized"),
-    ("i4_g32", ["--activations", "token"], {"num_bits": 4, "strategy": "group", "group_size": 32}, TOKEN, "pack-quantized"),
+    ("i4_g32", ["--activations", "token"], {"num_bits": 4, "strategy": "group", "group_size": 32}, TOKEN,
+     "pack-quantized"),
     ("i8", ["--activations", "none"], {"num_bits": 8}, None, "int-quantized"),
 ])
 def test_dynamic(tmp_path, model, kind, more, weights, inputs, name):
@@ -132,7 +135,7 @@ def test_dynamic(tmp_path, model, kind, more, weights, inputs, name):
     assert not [n for n in read_folder(out) if "input_scale" in n or "input_zero" in n]
     # The weights are those of the same type without activations.
     quantize(model, tmp_path / "plain", p["tensors"][-1]["to"], "--activations", "none")
-    assert {n: t.data for n, t in read_folder(out).items()} == {n: t.data for n, t in read_folder(tmp_path / "plain").items()}
+    assert read_folder(out) == read_folder(tmp_path / "plain")
     said = info(out)
     word = None if inputs is None else {"kind": inputs["strategy"]}
     assert {n: said[n + ".weight"] for n in modules()} == {n: word for n in modules()}
@@ -173,8 +176,10 @@ def test_static(tmp_path, model, stats, asymmetric, observer):
     assert not [n for n in tensors if "input_scale" in n or "input_zero" in n]
     ok("verify", model, out)
     text = ok("info", out, "--tensors").stdout
+    assert "  int8 activations (static): 14 weights" in text
     assert "# int8 activations: static, scale " in text and "input_scale" not in text
-    assert "# int8 activations: static" in ok("quantize", model, tmp_path / "x", "--type", kind, *more, "--dry-run").stdout
+    text = ok("quantize", model, tmp_path / "x", "--type", kind, *more, "--dry-run").stdout
+    assert "# int8 activations: static" in text
 
 
 def test_other_readers(tmp_path, model, stats):
@@ -210,7 +215,8 @@ def test_groups_of_config(tmp_path, model):
     groups = config["config_groups"]
     assert config["format"] == "mixed-precision" and config["ignore"] == ["model.layers.0.self_attn.o_proj"]
     assert groups["group_0"]["targets"] == ["Linear"] and inputs_of(groups["group_0"]) == TOKEN
-    others = {tuple(sorted(g["targets"])): (g["weights"]["num_bits"], inputs_of(g)) for k, g in groups.items() if k != "group_0"}
+    others = {tuple(sorted(g["targets"])): (g["weights"]["num_bits"], inputs_of(g))
+              for k, g in groups.items() if k != "group_0"}
     assert others == {("lm_head", "model.embed_tokens"): (8, None), ("model.layers.0.mlp.down_proj",): (4, TOKEN)}
     said = info(out)
     assert [n for n, a in said.items() if a] == [n for n in said if any(m in n for m in LINEAR) and "o_proj" not in n]
@@ -224,7 +230,8 @@ def mixtral_sites(cols, reached):
     sites = {}
     for i in range(LAYERS):
         p = f"blk.{i}."
-        sites |= {tuple(f"{p}attn_{n}.weight" for n in "qkv"): (cols[0], [8]), (f"{p}attn_output.weight",): (cols[1], [8]),
+        sites |= {tuple(f"{p}attn_{n}.weight" for n in "qkv"): (cols[0], [8]),
+                  (f"{p}attn_output.weight",): (cols[1], [8]),
                   (f"{p}ffn_gate_exps.weight", f"{p}ffn_up_exps.weight"): (cols[2], reached),
                   (f"{p}ffn_down_exps.weight",): (cols[3], reached)}
     return sites
@@ -243,8 +250,8 @@ def test_experts(tmp_path, gguf):
         ok("convert", model, tmp_path / "m.gguf", "--type", "f32")
         model = tmp_path / "m.gguf"
     r = quantize(model, out, "i8", "--activations", "static", "--stats", path, "--asymmetric-activations")
-    unreached = 3 * LAYERS
-    assert len(warnings_of(r)) == 1 and f"{unreached} experts that no token of the calibration text reached take" in r.stderr
+    assert len(warnings_of(r)) == 1
+    assert f"{3 * LAYERS} experts that no token of the calibration text reached take" in r.stderr
     t = read_folder(out)
     for layer in range(LAYERS):
         for part, site in (("w1", "ffn_gate_exps"), ("w3", "ffn_gate_exps"), ("w2", "ffn_down_exps")):
@@ -289,8 +296,8 @@ def test_weights_that_are_not_run(tmp_path):
     tensors = read_folder(model)
     e = tensors["encoder.layer.0.attention.self.query.weight"].shape[1]
     f = tensors["encoder.layer.0.output.dense.weight"].shape[1]
-    st(model / "model.safetensors", tensors | {"pooler.dense.weight": f32(normal(1, e, e)), "pooler.dense.bias": f32(normal(1, e))},
-       {"format": "pt"})
+    pooler = {"pooler.dense.weight": f32(normal(1, e, e)), "pooler.dense.bias": f32(normal(1, e))}
+    st(model / "model.safetensors", tensors | pooler, {"format": "pt"})
     sites = {}
     for i in range(LAYERS):
         p = f"blk.{i}."
@@ -298,7 +305,8 @@ def test_weights_that_are_not_run(tmp_path):
                   (f"{p}ffn_up.weight",): (e, [8]), (f"{p}ffn_down.weight",): (f, [8])}
     write_stats(path, sites, "bert")
     r = quantize(model, tmp_path / "out", "w8a8_static", "--stats", path)
-    assert len(warnings_of(r)) == 1 and "1 weight that running the model does not use" in r.stderr and "pooler.dense.weight" in r.stderr
+    assert len(warnings_of(r)) == 1
+    assert "1 weight that running the model does not use" in r.stderr and "pooler.dense.weight" in r.stderr
     groups = groups_of(tmp_path / "out")
     assert inputs_of(groups["group_0"]) == STATIC
     assert groups["group_1"]["targets"] == ["pooler.dense"] and groups["group_1"]["input_activations"] is None
@@ -310,7 +318,8 @@ def test_weights_that_are_not_run(tmp_path):
 def test_carried_along(tmp_path, model, stats):
     """A weight that has the type already is copied with its scales; the folder is the same."""
     path = stats[0]
-    for kind, more in (("w8a8", []), ("i8_asym_tensor", ["--activations", "static", "--asymmetric-activations", "--stats", path]),
+    static = ["--activations", "static", "--asymmetric-activations", "--stats", path]
+    for kind, more in (("w8a8", []), ("i8_asym_tensor", static),
                        ("i3_g32", ["--activations", "tensor"]), ("i4_asym_g32", ["--activations", "token"])):
         a, b = tmp_path / (kind + ".a"), tmp_path / (kind + ".b")
         quantize(model, a, kind, *more)
@@ -336,12 +345,14 @@ def test_carried_along(tmp_path, model, stats):
 def test_dropped(tmp_path, model):
     src = tmp_path / "src"
     quantize(model, src, "w8a8")
-    for args in (["convert", src, tmp_path / "f16", "--type", "f16"], ["quantize", src, tmp_path / "i4", "--type", "i4_g32"]):
+    for args in (["convert", src, tmp_path / "f16", "--type", "f16"],
+                 ["quantize", src, tmp_path / "i4", "--type", "i4_g32"]):
         r = ok(*args)
         said = [w for w in warnings_of(r) if "activations" in w]
         assert len(said) == 1 and "14 weights are made anew, without the int8 activations (token)" in said[0]
         assert not any(info(args[2]).values())
-    for args in (["convert", "--type", "f16"], ["quantize", "--type", "q8_0"], ["quantize", "--type", "q8_0", "--activations", "none"]):
+    for args in (["convert", "--type", "f16"], ["quantize", "--type", "q8_0"],
+                 ["quantize", "--type", "q8_0", "--activations", "none"]):
         r = ok(args[0], src, tmp_path / "out.gguf", *args[1:])
         said = [w for w in warnings_of(r) if "activations" in w]
         assert len(said) == (0 if "none" in args else 1)
@@ -357,8 +368,9 @@ def test_float_weights(tmp_path):
     tensors = llama(src, dtype="F16", extra={"model.layers.0.mlp.down_proj.input_scale": f16([0.25]),
                                              "model.layers.0.mlp.down_proj.input_zero_point": raw("I8", [-3])})
     config = config_of(src)
-    config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "dense", "ignore": ["lm_head"], "config_groups": {
-        "g": {"targets": ["re:.*down_proj"], "weights": None, "input_activations": STATIC | {"symmetric": False}}}}
+    group = {"targets": ["re:.*down_proj"], "weights": None, "input_activations": STATIC | {"symmetric": False}}
+    config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "dense", "ignore": ["lm_head"],
+                                     "config_groups": {"g": group}}
     (src / "config.json").write_text(json.dumps(config))
     r = ok("convert", src, out, "--type", "f16")
     assert warnings_of(r) == []
@@ -425,9 +437,10 @@ def test_wrong_use(tmp_path, model, stats, out, args, says):
 
 
 def test_convert_has_none_of_them(tmp_path, model, stats):
-    for args in (["--activations", "token"], ["--asymmetric-activations"], ["--stats", stats[0]], ["--observer", "mse"]):
+    for args in (["--activations", "token"], ["--asymmetric-activations"], ["--stats", stats[0]],
+                 ["--observer", "mse"]):
         fails(2, "convert", model, tmp_path / "o", "--type", "f16", *args, says=[args[0], "clquant quantize"])
-    fails(2, "convert", model, tmp_path / "o", "--type", "w8a8", says="w8a8")
+    fails(2, "convert", model, tmp_path / "o", "--type", "w8a8", says="'w8a8' is i8 with int8 activations")
 
 
 # ---- importance ----
