@@ -191,6 +191,22 @@ typedef struct clq_source clq_source;
 
 typedef enum clq_container { CLQ_GGUF, CLQ_SAFETENSORS, CLQ_HF_FOLDER } clq_container;
 
+// How the inputs of a weight's products are rounded to int8.
+typedef enum clq_activations {
+    CLQ_ACTIVATIONS_NONE,
+    CLQ_ACTIVATIONS_TOKEN,  // a scale for each token, absmax / 127, when the model runs
+    CLQ_ACTIVATIONS_TENSOR, // a scale and zero-point for all tokens of a pass, when the model runs
+    CLQ_ACTIVATIONS_STATIC, // a scale and zero-point that were measured beforehand
+} clq_activations;
+
+typedef struct clq_activation_info {
+    clq_activations kind;
+    float scale;           // CLQ_ACTIVATIONS_STATIC: value = scale * (code - zero_point)
+    int32_t zero_point;
+} clq_activation_info;
+
+CLQ_API const char *clq_activations_name(clq_activations kind); // "none", "token", "tensor", "static"
+
 typedef struct clq_tensor_info {
     const char *name;
     char type[32];         // format name
@@ -199,6 +215,7 @@ typedef struct clq_tensor_info {
     uint64_t n_elements, n_bytes; // bytes with scales and zero-points
     const char *file;      // where its bytes are
     uint64_t offset;       // in that file
+    clq_activation_info activation;
 } clq_tensor_info;
 
 // Opens a GGUF file (any part of a split one), a safetensors file or a Hugging Face folder. Every
@@ -257,7 +274,11 @@ typedef struct clq_quantize_options {
     bool leave_output_tensor; // output.weight stays as it is
     const clq_override *overrides;
     uint32_t n_overrides;
-    const char *imatrix;      // a file with an importance matrix, .dat or GGUF; NULL: none
+    const char *imatrix;      // a file with an importance matrix, .dat or GGUF, or of statistics; NULL: none
+    const clq_activations *activations; // of integer weights; NULL: as the source says of those that are copied
+    bool activations_asymmetric; // CLQ_ACTIVATIONS_STATIC: with zero-points
+    const char *statistics;   // a file of `clquant calibrate`, for CLQ_ACTIVATIONS_STATIC; `imatrix` if that is NULL
+    const char *observer;     // whose ranges CLQ_ACTIVATIONS_STATIC takes; NULL: the default
     // Parts of names: of the tensors to use it for, or not to; at most one of the two lists.
     const char *const *include_weights, *const *exclude_weights;
     uint32_t n_include_weights, n_exclude_weights;
@@ -283,6 +304,7 @@ typedef struct clq_plan_tensor {
     uint64_t n_elements, n_bytes;
     clq_stats stats;          // after the run
     bool quantized, lossy;    // lossy: stats were measured
+    clq_activation_info activation;
 } clq_plan_tensor;
 
 typedef struct clq_plan_totals {
@@ -341,19 +363,19 @@ CLQ_API clq_status clq_verify(clq_source *source, clq_source *output, uint32_t t
 typedef struct clq_model clq_model;
 
 // What products do to their inputs.
-typedef enum clq_activations {
-    CLQ_ACTIVATIONS_STORED,      // as the checkpoint says, floats where it says nothing
-    CLQ_ACTIVATIONS_FLOAT,       // nothing, whatever it says
-    CLQ_ACTIVATIONS_INT8,        // as it says; else with quantized weights they are rounded to int8: for ggml's types as
-                                 // llama.cpp does, for integers with one scale a token
-    CLQ_ACTIVATIONS_INT8_TENSOR, // as it says; else with integer weights to 8 bits with one scale and zero-point for all
-                                 // tokens of a pass
-} clq_activations;
+typedef enum clq_rounding {
+    CLQ_ROUND_STORED,      // as the checkpoint says, nothing where it says nothing
+    CLQ_ROUND_NOTHING,     // nothing, whatever it says
+    CLQ_ROUND_INT8,        // as it says; else with quantized weights to int8: for ggml's types as llama.cpp does, for
+                           // integers with one scale a token
+    CLQ_ROUND_INT8_TENSOR, // as it says; else with integer weights to 8 bits with one scale and zero-point for all
+                           // tokens of a pass
+} clq_rounding;
 
 typedef struct clq_model_options {
     uint32_t context;          // positions of the cache; 0: what the model was trained on, at most 4096
     uint32_t batch;            // tokens of one pass, at most; 0: 512
-    clq_activations activations;
+    clq_rounding activations;
     clq_format_id cache_type;  // CLQ_F32, CLQ_F16 or CLQ_Q8_0
     uint64_t max_memory;       // bytes on the device; layers that do not fit are streamed. 0: what the device has
     const clq_hooks *hooks;

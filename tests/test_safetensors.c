@@ -209,11 +209,158 @@ static void test_shards(void **state)
     clq_source_close(s);
 }
 
+// ---- activations ----
+
+// A folder of an int8 weight "m.weight" with scales, a float matrix "f.weight" and a norm; `more`: entries behind them.
+static void write_activations(const char *dir, const char *config, const char *more, const void *data, size_t n)
+{
+    clq_buf b = {0}, header = {0};
+    clq_buf_text(&header, "{" ENTRY("m.weight", "I8", "[2,32]", 0, 64) ",");
+    clq_buf_text(&header, ENTRY("m.weight_scale", "F32", "[2,1]", 64, 72) ",");
+    clq_buf_text(&header, ENTRY("f.weight", "F16", "[2,2]", 72, 80) "," ENTRY("a_norm.weight", "F16", "[2]", 80, 84));
+    clq_buf_printf(&header, "%s}", more);
+    clq_buf_u64(&b, header.len);
+    clq_buf_append(&b, header.data, header.len);
+    clq_buf_zeros(&b, 84);
+    clq_buf_append(&b, data, n);
+    write_bytes(dir, "model.safetensors", b.data, b.len);
+    clq_buf_free(&b);
+    clq_buf_free(&header);
+    write_text(dir, "config.json", config);
+}
+
+#define GROUP(targets, inputs)                                                                                         \
+    "{\"targets\":" targets ",\"weights\":{\"num_bits\":8,\"strategy\":\"channel\"},\"input_activations\":" inputs     \
+    "}"
+#define CONFIG(groups, more) "{\"quantization_config\":{\"config_groups\":{" groups "}" more "}}"
+#define LINEAR(inputs) CONFIG("\"g\":" GROUP("[\"Linear\"]", inputs), "")
+#define STATIC_INPUTS                                                                                                  \
+    "{\"num_bits\":8,\"type\":\"int\",\"strategy\":\"tensor\",\"symmetric\":false,\"dynamic\":false}"
+#define TOKEN_INPUTS "{\"strategy\":\"token\",\"dynamic\":true}"
+#define SCALE ENTRY("m.input_scale", "F32", "[1]", 84, 88)
+#define ZERO ENTRY("m.input_zero_point", "I8", "[1]", 88, 89)
+#define ZERO2 ENTRY("m.input_zero_point", "I8", "[1]", 84, 85)
+
+// What the weight m and the float matrix f get, and the one warning (NULL: none).
+static void test_activation_settings(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config;
+        uint32_t m, f;
+        const char *warns;
+    } cases[] = {
+        {"{}", CLQ_QUANT_STATIC, CLQ_QUANT_NONE, NULL}, // no settings: the tensors speak for themselves
+        {LINEAR("null"), CLQ_QUANT_NONE, CLQ_QUANT_NONE, NULL},
+        {LINEAR(TOKEN_INPUTS), CLQ_QUANT_TOKEN, CLQ_QUANT_TOKEN, NULL},
+        {LINEAR("{\"type\":\"INT\",\"strategy\":\"TOKEN\",\"dynamic\":true,\"observer\":null}"), CLQ_QUANT_TOKEN,
+         CLQ_QUANT_TOKEN, NULL},
+        {LINEAR("{\"strategy\":\"tensor\",\"dynamic\":true,\"symmetric\":false}"), CLQ_QUANT_TENSOR, CLQ_QUANT_TENSOR,
+         NULL},
+        {LINEAR(STATIC_INPUTS), CLQ_QUANT_STATIC, CLQ_QUANT_NONE, NULL},
+        {LINEAR("{}"), CLQ_QUANT_STATIC, CLQ_QUANT_NONE, NULL}, // what missing keys mean
+        {LINEAR("{\"strategy\":\"token\",\"dynamic\":true,\"symmetric\":false}"), 0, 0, "zero-points for each token"},
+        {LINEAR("{\"strategy\":\"tensor\",\"dynamic\":true}"), 0, 0, "without a zero-point"},
+        {LINEAR("{\"type\":\"float\",\"strategy\":\"token\",\"dynamic\":true}"), 0, 0, "float activations"},
+        {LINEAR("{\"num_bits\":4,\"strategy\":\"token\",\"dynamic\":true}"), 0, 0, "other than 8 bits"},
+        {LINEAR("{\"num_bits\":\"8\"}"), 0, 0, "other than 8 bits"},
+        {LINEAR("{\"strategy\":\"group\",\"group_size\":32,\"dynamic\":true}"), 0, 0, "activations in groups"},
+        {LINEAR("{\"group_size\":32,\"dynamic\":true}"), 0, 0, "activations in groups"},
+        {LINEAR("{\"strategy\":\"token\"}"), 0, 0, "measured beforehand"},
+        {LINEAR("{\"strategy\":\"tensor_group\",\"dynamic\":\"local\"}"), 0, 0, "two stages"},
+        {LINEAR("[]"), 0, 0, "another kind"},
+        {LINEAR("null,\"output_activations\":{\"num_bits\":8}"), 0, 0, "outputs of products"},
+        {CONFIG("\"W8A8\":[\"Linear\"]", ""), 0, 0, "a preset"},
+        {CONFIG("", ",\"kv_cache_scheme\":{\"num_bits\":8}"), 0, 0, "cache of keys and values"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"activation_scheme\":\"dynamic\"}}", 0, 0, "float8"},
+        // Lists of what is left alone, and the order of targets.
+        {CONFIG("\"g\":" GROUP("[\"Linear\"]", TOKEN_INPUTS), ",\"ignore\":[\"f\"]"), CLQ_QUANT_TOKEN, 0, NULL},
+        {CONFIG("\"g\":" GROUP("[\"Linear\"]", TOKEN_INPUTS), ",\"ignore\":[\"re:.\"]"), 0, 0, NULL},
+        {CONFIG("\"a\":" GROUP("[\"re:m\"]", TOKEN_INPUTS) ",\"b\":" GROUP(
+                    "[\"m\"]", STATIC_INPUTS) ",\"c\":" GROUP("[\"Linear\"]", "null"),
+                ""),
+         CLQ_QUANT_STATIC, 0, NULL},
+    };
+    const uint8_t data[] = {0, 0, 0x80, 0x3e, 0xf9}; // 0.25, -7
+    char dir[256];
+    new_folder(dir, "activations");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_activations(dir, cases[i].config, "," SCALE "," ZERO, data, sizeof data);
+        warnings w = {0};
+        clq_source *s = open_source_with(dir, &(clq_hooks){.user = &w, .warn = count_warning});
+        if (w.n != (cases[i].warns != NULL) || (w.n && !strstr(w.last, cases[i].warns)))
+            fail_msg("%s: %d warnings, %s", cases[i].config, w.n, w.last);
+        const clq_activation *m = &clq_source_find(s, "m.weight")->activation;
+        if (m->quant != cases[i].m) fail_msg("%s: %u", cases[i].config, m->quant);
+        assert_int_equal(clq_source_find(s, "f.weight")->activation.quant, cases[i].f);
+        assert_int_equal(clq_source_find(s, "a_norm.weight")->activation.quant, CLQ_QUANT_NONE);
+        assert_int_equal(s->n_tensors, 3); // the scales are none of the tensors
+        if (m->quant == CLQ_QUANT_STATIC) {
+            assert_true(m->scale == 0.25f);
+            bool symmetric = strstr(cases[i].config, "{}") && strstr(cases[i].config, "groups");
+            assert_int_equal(m->zero_point, symmetric ? 0 : -7);
+        }
+        clq_source_close(s);
+    }
+}
+
+// The scale and the zero-point of fixed activations, in every dtype and damaged.
+static void test_activation_scales(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *entries;
+        uint8_t data[5];
+        size_t n;
+        const char *says; // NULL: opens, with
+        float scale;
+        int32_t zero_point;
+    } cases[] = {
+        {"," SCALE, {0, 0, 0x80, 0x3e}, 4, NULL, 0.25f, 0},
+        {"," ENTRY("m.input_scale", "F16", "[]", 84, 86), {0, 0x34}, 2, NULL, 0.25f, 0},
+        {"," ENTRY("m.input_scale", "BF16", "[1,1]", 84, 86), {0x80, 0x3e}, 2, NULL, 0.25f, 0},
+        {"," SCALE "," ZERO, {0, 0, 0x80, 0x3e, 0x80}, 5, NULL, 0.25f, -128},
+        {"", {0}, 0, "'m.input_scale' is missing", 0, 0},
+        {"," ZERO2, {3}, 1, "'m.input_scale' is missing", 0, 0},
+        {"," SCALE, {0}, 4, "'m.input_scale' is 0", 0, 0},
+        {"," SCALE, {0, 0, 0x80, 0xbe}, 4, "'m.input_scale' is -0.25", 0, 0},
+        {"," SCALE, {0, 0, 0x80, 0x7f}, 4, "'m.input_scale' is inf", 0, 0},
+        {"," SCALE, {0, 0, 0xc0, 0x7f}, 4, "'m.input_scale' is nan", 0, 0},
+        {"," ENTRY("m.input_scale", "F32", "[0]", 84, 84), {0}, 0, "'m.input_scale': the scale", 0, 0},
+        {"," ENTRY("m.input_scale", "BF16", "[2]", 84, 88), {0}, 4, "'m.input_scale': the scale", 0, 0},
+        {"," ENTRY("m.input_scale", "I8", "[1]", 84, 85), {1}, 1, "'m.input_scale': the scale", 0, 0},
+        {"," SCALE "," ENTRY("m.input_zero_point", "U8", "[1]", 88, 89), {0, 0, 0x80, 0x3e, 1}, 5,
+         "'m.input_zero_point': the zero-point", 0, 0},
+        {"," SCALE "," ENTRY("m.input_zero_point", "I8", "[0]", 88, 88), {0, 0, 0x80, 0x3e}, 4,
+         "'m.input_zero_point': the zero-point", 0, 0},
+    };
+    char dir[256];
+    new_folder(dir, "activation_scales");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_activations(dir, LINEAR(STATIC_INPUTS), cases[i].entries, cases[i].data, cases[i].n);
+        if (cases[i].says) {
+            must_refuse(dir, cases[i].says);
+            continue;
+        }
+        clq_source *s = open_source(dir);
+        clq_tensor_info info;
+        clq_error err;
+        uint32_t index = (uint32_t)(clq_source_find(s, "m.weight") - s->tensors);
+        assert_int_equal(clq_source_tensor(s, index, &info, &err), CLQ_OK);
+        assert_int_equal(info.activation.kind, CLQ_ACTIVATIONS_STATIC);
+        assert_true(info.activation.scale == cases[i].scale && info.activation.zero_point == cases[i].zero_point);
+        assert_string_equal(clq_activations_name(info.activation.kind), "static");
+        clq_source_close(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_safetensors),
         cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_activation_settings),
+        cmocka_unit_test(test_activation_scales),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -18,6 +18,9 @@ typedef enum clq_observer {
     CLQ_N_OBSERVERS
 } clq_observer;
 
+// Whose ranges are taken where none is named.
+#define CLQ_DEFAULT_OBSERVER CLQ_OBSERVER_P99_99
+
 // Names on the command line and in files: minmax, moving-average, percentile-99.9 ...
 const char *clq_observer_name(clq_observer observer);
 bool clq_observer_parse(const char *text, clq_observer *observer);

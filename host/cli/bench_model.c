@@ -37,7 +37,7 @@ bool clq_bench_has_model(int argc, char **argv)
 static int read_request(int argc, char **argv, request *r)
 {
     int c, code;
-    clq_model_request_init(&r->model, CLQ_ACTIVATIONS_INT8);
+    clq_model_request_init(&r->model, CLQ_ROUND_INT8);
     while ((c = getopt_long(argc, argv, short_options, options, NULL)) != -1) {
         if (c == ONLY)
             r->only = optarg;

@@ -48,6 +48,8 @@ clq_status clq_parse_type(const char *text, clq_type *type, clq_error *err);
 const char *clq_size_text(uint64_t n_bytes, char text[32]);
 // "[30522, 384]"
 const char *clq_shape_text(const uint64_t *dims, uint32_t n_dims, char text[160]);
+// "token", "static, scale 0.0217, zero-point -3"; "" for none.
+const char *clq_activation_text(const clq_activation_info *a, char text[64]);
 // A name as it may be printed: control bytes become '?'.
 const char *clq_safe_text(const char *name, char *text, size_t size);
 
@@ -57,5 +59,6 @@ int clq_print_json(json_t *json);
 json_t *clq_cli_text(const char *text);
 json_t *clq_json_real(double v); // null for values that JSON has no word for
 json_t *clq_json_dims(const uint64_t *dims, uint32_t n_dims);
+json_t *clq_json_activation(const clq_activation_info *a); // null for none
 
 #endif

@@ -47,7 +47,7 @@ static const char *const poolings[] = {"none", "mean", "cls", "last"};
 static int read_request(int argc, char **argv, request *r)
 {
     int c, code;
-    clq_model_request_init(&r->model, CLQ_ACTIVATIONS_STORED);
+    clq_model_request_init(&r->model, CLQ_ROUND_STORED);
     while ((c = getopt_long(argc, argv, "o:", options, NULL)) != -1) {
         if (c == TEXT)
             r->text = optarg;

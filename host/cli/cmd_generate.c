@@ -123,7 +123,7 @@ static int read_option(request *r, int c, char **argv)
 static int read_request(int argc, char **argv, request *r)
 {
     int c, code;
-    clq_model_request_init(&r->model, CLQ_ACTIVATIONS_INT8);
+    clq_model_request_init(&r->model, CLQ_ROUND_INT8);
     r->n = 128;
     r->sampling = (clq_sampling){.top_k = 40, .top_p = 0.95f, .min_p = 0.05f};
     while ((c = getopt_long(argc, argv, "p:n:", options, NULL)) != -1)

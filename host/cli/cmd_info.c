@@ -52,10 +52,11 @@ static int print_json(const clq_source *s, const summary *types, uint32_t n_type
         for (uint32_t i = 0; i < clq_source_count(s); i++) {
             clq_tensor_info t;
             clq_source_tensor(s, i, &t, NULL);
-            json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:I, s:o, s:I}", "name", clq_cli_text(t.name),
+            json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:I, s:o, s:I, s:o}", "name", clq_cli_text(t.name),
                                                   "type", t.type, "shape", clq_json_dims(t.dims, t.n_dims), "n_bytes",
                                                   (json_int_t)t.n_bytes, "file", clq_cli_text(t.file), "offset",
-                                                  (json_int_t)t.offset));
+                                                  (json_int_t)t.offset, "activations",
+                                                  clq_json_activation(&t.activation)));
         }
         json_object_set_new(root, "tensors", list);
     }
@@ -112,10 +113,11 @@ int clq_cmd_info(int argc, char **argv)
                    types[i].n_elements == 1 ? "element" : "elements", clq_size_text(types[i].n_bytes, size));
         for (uint32_t i = 0; tensors && i < clq_source_count(s); i++) {
             clq_tensor_info t;
-            char name[256];
+            char name[256], activation[64];
             clq_source_tensor(s, i, &t, NULL);
-            printf("%-12s %-24s %s\n", t.type, clq_shape_text(t.dims, t.n_dims, text),
-                   clq_safe_text(t.name, name, sizeof name));
+            clq_activation_text(&t.activation, activation);
+            printf("%-12s %-24s %s%s%s\n", t.type, clq_shape_text(t.dims, t.n_dims, text),
+                   clq_safe_text(t.name, name, sizeof name), *activation ? "  # int8 activations: " : "", activation);
         }
     }
     clq_source_close(s);

@@ -42,7 +42,7 @@ typedef struct {
 static int read_request(int argc, char **argv, request *r)
 {
     int c, code;
-    clq_model_request_init(&r->model, CLQ_ACTIVATIONS_STORED);
+    clq_model_request_init(&r->model, CLQ_ROUND_STORED);
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == TEXT)
             r->text = optarg;

@@ -63,10 +63,12 @@ static void print_plan(const clq_plan *plan)
     printf("%-12s %-16s %-20s %14s  %s\n", "from", "to", "shape", "bytes", "tensor");
     const clq_plan_tensor *t;
     for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
-        char shape[160], name[256];
-        printf("%-12s %-16s %-20s %14llu  %s%s%s\n", t->source_type, t->type, clq_shape_text(t->dims, t->n_dims, shape),
-               (unsigned long long)t->n_bytes, clq_safe_text(t->name, name, sizeof name), *t->note ? "  # " : "",
-               t->note);
+        char shape[160], name[256], inputs[64];
+        clq_activation_text(&t->activation, inputs);
+        printf("%-12s %-16s %-20s %14llu  %s%s%s%s%s\n", t->source_type, t->type,
+               clq_shape_text(t->dims, t->n_dims, shape), (unsigned long long)t->n_bytes,
+               clq_safe_text(t->name, name, sizeof name), *t->note ? "  # " : "", t->note,
+               *inputs ? "  # int8 activations: " : "", inputs);
     }
 }
 
@@ -97,6 +99,18 @@ static void print_files(const clq_plan *plan, const clq_plan_totals *totals, con
                clq_safe_text(first, name, sizeof name));
     else if (r->dry_run)
         printf(" in %u file%s", totals->n_files, CLQ_PLURAL(totals->n_files));
+}
+
+// How many weights have which activations.
+static void print_activations(const clq_plan *plan)
+{
+    uint32_t n[CLQ_ACTIVATIONS_STATIC + 1] = {0};
+    const clq_plan_tensor *t;
+    for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) n[t->activation.kind]++;
+    for (int k = CLQ_ACTIVATIONS_TOKEN; k <= CLQ_ACTIVATIONS_STATIC; k++)
+        if (n[k])
+            printf("%u weight%s with int8 activations (%s)\n", n[k], CLQ_PLURAL(n[k]),
+                   clq_activations_name((clq_activations)k));
 }
 
 // Per type: tensors, bytes, SQNR over all and of the worst tensor.
@@ -142,6 +156,7 @@ static void print_report(const clq_plan *plan, const clq_plan_totals *totals, co
         else
             printf("%9s\n", "equal");
     }
+    print_activations(plan);
     double total = (double)totals->n_elements;
     printf("%s written", clq_size_text(totals->n_bytes, size));
     print_files(plan, totals, r);
@@ -158,9 +173,10 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
     json_t *list = json_array();
     const clq_plan_tensor *t;
     for (uint32_t i = 0; (t = clq_plan_at(plan, i)); i++) {
-        json_t *row = json_pack("{s:o, s:o, s:s, s:s, s:o, s:I, s:s}", "name", clq_cli_text(t->name), "source",
+        json_t *row = json_pack("{s:o, s:o, s:s, s:s, s:o, s:I, s:s, s:o}", "name", clq_cli_text(t->name), "source",
                                 clq_cli_text(t->source_name), "from", t->source_type, "to", t->type, "shape",
-                                clq_json_dims(t->dims, t->n_dims), "n_bytes", (json_int_t)t->n_bytes, "note", t->note);
+                                clq_json_dims(t->dims, t->n_dims), "n_bytes", (json_int_t)t->n_bytes, "note", t->note,
+                                "activations", clq_json_activation(&t->activation));
         if (!r->dry_run && t->lossy) {
             json_object_set_new(row, "sqnr_db", clq_json_real(sqnr(&t->stats)));
             json_object_set_new(row, "max_error", clq_json_real(t->stats.max_error));

@@ -406,6 +406,26 @@ json_t *clq_json_dims(const uint64_t *dims, uint32_t n_dims)
     return list;
 }
 
+const char *clq_activation_text(const clq_activation_info *a, char text[64])
+{
+    *text = '\0';
+    if (a->kind == CLQ_ACTIVATIONS_STATIC)
+        snprintf(text, 64, "static, scale %.6g, zero-point %d", (double)a->scale, (int)a->zero_point);
+    else if (a->kind != CLQ_ACTIVATIONS_NONE)
+        snprintf(text, 64, "%s", clq_activations_name(a->kind));
+    return text;
+}
+
+json_t *clq_json_activation(const clq_activation_info *a)
+{
+    if (a->kind == CLQ_ACTIVATIONS_NONE) return json_null();
+    json_t *json = json_pack("{s:s}", "kind", clq_activations_name(a->kind));
+    if (a->kind != CLQ_ACTIVATIONS_STATIC) return json;
+    json_object_set_new(json, "scale", clq_json_real(a->scale));
+    json_object_set_new(json, "zero_point", json_integer(a->zero_point));
+    return json;
+}
+
 static int run_command(int argc, char **argv)
 {
     if (argc < 2) {

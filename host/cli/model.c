@@ -15,14 +15,14 @@
 
 // ---- options ----
 
-static const char *const activation_names[] = {[CLQ_ACTIVATIONS_STORED] = "stored",
-                                               [CLQ_ACTIVATIONS_FLOAT] = "f32",
-                                               [CLQ_ACTIVATIONS_INT8] = "int8",
-                                               [CLQ_ACTIVATIONS_INT8_TENSOR] = "int8-tensor"};
-static const clq_activations N_ACTIVATIONS =
-    (clq_activations)(sizeof activation_names / sizeof *activation_names);
+static const char *const activation_names[] = {[CLQ_ROUND_STORED] = "stored",
+                                               [CLQ_ROUND_NOTHING] = "f32",
+                                               [CLQ_ROUND_INT8] = "int8",
+                                               [CLQ_ROUND_INT8_TENSOR] = "int8-tensor"};
+static const clq_rounding N_ACTIVATIONS =
+    (clq_rounding)(sizeof activation_names / sizeof *activation_names);
 
-void clq_model_request_init(clq_model_request *r, clq_activations activations)
+void clq_model_request_init(clq_model_request *r, clq_rounding activations)
 {
     *r = (clq_model_request){.o = {.activations = activations, .cache_type = CLQ_F16}};
 }
@@ -69,7 +69,7 @@ int clq_model_option(clq_model_request *r, int option, char **argv)
         if (clq_parse_u32(optarg, 1, MOST, &r->o.batch)) return 0;
         return clq_usage_error("--batch wants a number of tokens, not '%s'", optarg);
     case CLQ_OPT_ACTIVATIONS:
-        for (r->o.activations = CLQ_ACTIVATIONS_STORED; r->o.activations < N_ACTIVATIONS; r->o.activations++)
+        for (r->o.activations = CLQ_ROUND_STORED; r->o.activations < N_ACTIVATIONS; r->o.activations++)
             if (strcasecmp(optarg, activation_names[r->o.activations]) == 0) return 0;
         return clq_usage_error("--activations wants stored, f32, int8 or int8-tensor, not '%s'", optarg);
     case CLQ_OPT_CACHE_TYPE: return read_cache_type(r);
@@ -148,8 +148,8 @@ void clq_model_json(json_t *object, const clq_loaded *l, const clq_model_request
     json_object_set_new(object, "weight_bytes", json_integer((json_int_t)f->weight_bytes));
     json_object_set_new(object, "streamed_layers", json_integer(f->streamed_layers));
     json_object_set_new(object, "device", clq_cli_text(info.name));
-    clq_activations named = r->o.activations;
-    if (named == CLQ_ACTIVATIONS_STORED && !l->facts->rounds_activations) named = CLQ_ACTIVATIONS_FLOAT;
+    clq_rounding named = r->o.activations;
+    if (named == CLQ_ROUND_STORED && !l->facts->rounds_activations) named = CLQ_ROUND_NOTHING;
     json_object_set_new(object, "activations", json_string(activation_names[named]));
     json_object_set_new(object, "cache_type", json_string(clq_format_at(r->o.cache_type)->name));
 }

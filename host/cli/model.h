@@ -34,7 +34,7 @@ enum {
     "  --quiet                  no progress, no warnings\n"                                                            \
     "  --json                   the result as JSON"
 
-void clq_model_request_init(clq_model_request *r, clq_activations activations);
+void clq_model_request_init(clq_model_request *r, clq_rounding activations);
 // Takes an option that getopt_long() returned: 0, or the exit code after a message. Others than the ones above are
 // wrong options.
 int clq_model_option(clq_model_request *r, int option, char **argv);

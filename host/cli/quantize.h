@@ -16,6 +16,7 @@ typedef struct clq_request {
     clq_rule *rules;        // patterns owned
     clq_override *overrides; // keys and texts owned
     clq_type token_embedding, output_tensor;
+    clq_activations activations;
     clq_strings include, exclude;
     bool dry_run, quiet, json;
 } clq_request;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/error.h"
 #include "cli/quantize.h"
@@ -15,7 +16,7 @@ static const uint64_t MAX_LIST_BYTES = 64 << 20;
 enum {
     TYPE = 1, TENSOR_TYPE, TENSOR_TYPE_FILE, PURE, TOKEN_EMBEDDING, OUTPUT_TENSOR, LEAVE_OUTPUT, OVERRIDE_KV, IMATRIX,
     INCLUDE, EXCLUDE, KEEP_SPLIT, SPLIT_SIZE, SPLIT_TENSORS, NO_FALLBACK, DRY_RUN, DEVICE, MAX_MEM, THREADS, RESUME,
-    QUIET, JSON
+    QUIET, JSON, ACTIVATIONS, ASYMMETRIC, STATS, OBSERVER
 };
 static const struct option long_options[] = {
     {"type", required_argument, NULL, TYPE},
@@ -27,6 +28,10 @@ static const struct option long_options[] = {
     {"leave-output-tensor", no_argument, NULL, LEAVE_OUTPUT},
     {"override-kv", required_argument, NULL, OVERRIDE_KV},
     {"imatrix", required_argument, NULL, IMATRIX},
+    {"activations", required_argument, NULL, ACTIVATIONS},
+    {"asymmetric-activations", no_argument, NULL, ASYMMETRIC},
+    {"stats", required_argument, NULL, STATS},
+    {"observer", required_argument, NULL, OBSERVER},
     {"include-weights", required_argument, NULL, INCLUDE},
     {"exclude-weights", required_argument, NULL, EXCLUDE},
     {"keep-split", no_argument, NULL, KEEP_SPLIT},
@@ -205,6 +210,16 @@ static int read_tensor_count(uint32_t *n)
     return 0;
 }
 
+static int read_activations(clq_request *r)
+{
+    r->o.activations = &r->activations;
+    for (int k = CLQ_ACTIVATIONS_NONE; k <= CLQ_ACTIVATIONS_STATIC; k++) {
+        r->activations = (clq_activations)k;
+        if (strcmp(optarg, clq_activations_name(r->activations)) == 0) return 0;
+    }
+    return clq_usage_error("--activations wants none, token, tensor or static, not '%s'", optarg);
+}
+
 static int read_device(const char **device)
 {
     if (!*optarg) return clq_usage_error("--device wants an index, a part of a name, cpu, gpu or ref");
@@ -241,6 +256,10 @@ static int read_option(int c, char **argv, clq_request *r)
     case LEAVE_OUTPUT: r->o.leave_output_tensor = true; return 0;
     case OVERRIDE_KV: return add_override(r, optarg);
     case IMATRIX: r->o.imatrix = optarg; return 0;
+    case ACTIVATIONS: return read_activations(r);
+    case ASYMMETRIC: r->o.activations_asymmetric = true; return 0;
+    case STATS: r->o.statistics = optarg; return 0;
+    case OBSERVER: r->o.observer = optarg; return 0;
     case INCLUDE: return add_string(&r->include, "--include-weights", optarg);
     case EXCLUDE: return add_string(&r->exclude, "--exclude-weights", optarg);
     case KEEP_SPLIT: r->o.keep_split = true; return 0;
@@ -260,9 +279,34 @@ static int read_option(int c, char **argv, clq_request *r)
     }
 }
 
+// Names of a weight's type and its activations together. *found false: the name is none of them.
+static int read_pair(clq_request *r, bool *found)
+{
+    static const struct {
+        const char *name, *type;
+        clq_activations activations;
+    } pairs[] = {{"w8a8", "i8", CLQ_ACTIVATIONS_TOKEN}, {"w8a8_static", "i8", CLQ_ACTIVATIONS_STATIC}};
+    *found = false;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        if (strcasecmp(r->type, pairs[i].name) != 0) continue;
+        *found = true;
+        const char *given = r->o.activations ? clq_activations_name(r->activations) : NULL;
+        if (given && r->activations != pairs[i].activations)
+            return clq_usage_error("--type %s stands for --type %s --activations %s; --activations %s contradicts it",
+                                   pairs[i].name, pairs[i].type, clq_activations_name(pairs[i].activations), given);
+        r->activations = pairs[i].activations;
+        r->o.activations = &r->activations;
+        return read_type("--type", pairs[i].type, &r->o.type);
+    }
+    return 0;
+}
+
 // A mix where the name is one and the output can be one, else a type.
 static int read_main_type(clq_request *r, bool convert)
 {
+    bool pair = false;
+    int code = convert ? 0 : read_pair(r, &pair);
+    if (pair) return code;
     const clq_mix *mix = clq_mix_find(r->type);
     clq_error err;
     if (convert && mix && clq_type_parse(r->type, &r->o.type, &err) != CLQ_OK)
@@ -286,6 +330,10 @@ static int check_convert(const clq_request *r)
                          : o->output_tensor       ? "--output-tensor-type"
                          : o->leave_output_tensor ? "--leave-output-tensor"
                          : o->imatrix             ? "--imatrix"
+                         : o->activations         ? "--activations"
+                         : o->activations_asymmetric ? "--asymmetric-activations"
+                         : o->statistics          ? "--stats"
+                         : o->observer            ? "--observer"
                          : r->include.n           ? "--include-weights"
                          : r->exclude.n           ? "--exclude-weights"
                                                   : NULL;

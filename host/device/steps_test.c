@@ -158,6 +158,10 @@ clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *w
         for (uint32_t i = 0; i < c->rows; i++) ((float *)(void *)(s.weights + linear->bias))[i] = random_at(&seed);
     }
     for (uint64_t i = 0; i < s.n_state; i++) s.state[i] = random_at(&seed);
+    for (uint64_t i = 0; i < n_in && c->seed % 2; i++) { // of each three tokens one is zero, one all equal
+        uint64_t kind = (i / c->cols + c->seed / 2) % 3;
+        if (kind) s.state[i] = kind == 1 ? 0 : (c->seed % 4 == 1 ? 0.75f : -0.75f);
+    }
     float *in = malloc(n_in * sizeof *in);
     if (in) memcpy(in, s.state, n_in * sizeof *in);
     st = in ? run_both(d, &s, steps, 3, state, err) : clq_fail_memory(err, n_in * sizeof *in);

@@ -2,30 +2,21 @@
 // The compressed-tensors layout, read: tensors whose scales and zero-points stand beside them become
 // one clq_tensor each. Float8 weights with per-tensor, per-channel or block scales likewise.
 // Source: https://github.com/vllm-project/compressed-tensors
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <inttypes.h>
-#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
 #include "base/checked.h"
-#include "io/source.h"
-
-// Tensors by name, to look companions up without a scan each.
-typedef struct {
-    clq_tensor **sorted;
-    uint32_t n;
-} names;
+#include "io/compressed.h"
 
 static int by_name(const void *a, const void *b)
 {
     return strcmp((*(clq_tensor *const *)a)->name, (*(clq_tensor *const *)b)->name);
 }
 
-// stem: "X.weight", or the whole name of what has no ".weight" (stacked experts).
-static clq_tensor *lookup(const names *all, const char *stem, size_t len, const char *suffix)
+clq_tensor *clq_names_find(const clq_names *all, const char *stem, size_t len, const char *suffix)
 {
     char name[4200];
     int n = snprintf(name, sizeof name, "%.*s%s", (int)len, stem, suffix);
@@ -40,54 +31,11 @@ static clq_status bad(const clq_tensor *t, const char *what, clq_error *err)
     return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': %s", t->name, what);
 }
 
-static bool pattern_matches(const char *pattern, const char *name, size_t len)
+// The "weights" settings of a module; NULL when no group is about it.
+static const json_t *weight_settings(const json_t *config, const char *stem, size_t len)
 {
-    int code;
-    PCRE2_SIZE at;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_ANCHORED, &code, &at, NULL);
-    if (!re) return false;
-    pcre2_match_data *match = pcre2_match_data_create_from_pattern(re, NULL);
-    bool hit = match && pcre2_match(re, (PCRE2_SPTR)name, len, 0, 0, match, NULL) >= 0;
-    pcre2_match_data_free(match);
-    pcre2_code_free(re);
-    return hit;
-}
-
-static size_t module_len(const char *stem, size_t len)
-{
-    const size_t suffix = strlen(".weight");
-    return len > suffix && memcmp(stem + len - suffix, ".weight", suffix) == 0 ? len - suffix : len;
-}
-
-// The "weights" settings of a module: a target that names it wins over "re:" patterns, these over
-// the class name. NULL when no group is about it.
-static const json_t *weight_settings(const json_t *config, const char *module, size_t stem_len)
-{
-    size_t len = module_len(module, stem_len);
-    const json_t *groups = json_object_get(json_object_get(config, "quantization_config"), "config_groups");
-    const json_t *best = NULL;
-    int best_rank = 0;
-    const char *key;
-    json_t *group;
-    json_object_foreach((json_t *)groups, key, group) {
-        const json_t *targets = json_object_get(group, "targets");
-        for (size_t i = 0; i < json_array_size(targets); i++) {
-            const char *target = json_string_value(json_array_get(targets, i));
-            int rank = 0;
-            if (!target) continue;
-            if (strlen(target) == len && memcmp(target, module, len) == 0)
-                rank = 3;
-            else if (strncmp(target, "re:", 3) == 0)
-                rank = pattern_matches(target + 3, module, len) ? 2 : 0;
-            else if (!strchr(target, '.'))
-                rank = 1;
-            if (rank > best_rank) {
-                best_rank = rank;
-                best = json_object_get(group, "weights");
-            }
-        }
-    }
-    return best;
+    clq_target target;
+    return json_object_get(clq_module_group(config, stem, len, &target), "weights");
 }
 
 static clq_extent *give(clq_extent *to, clq_tensor *from)
@@ -193,13 +141,13 @@ static void set_matrix(clq_tensor *t, const clq_tensor *scale, uint32_t packed_d
     t->row_len = *cols;
 }
 
-static clq_status assemble_packed(const clq_source *s, const names *all, clq_tensor *t, const json_t *settings,
+static clq_status assemble_packed(const clq_source *s, const clq_names *all, clq_tensor *t, const json_t *settings,
                                   size_t len, clq_error *err)
 {
-    clq_tensor *scale = lookup(all, t->name, len, "_scale");
-    clq_tensor *shape = lookup(all, t->name, len, "_shape");
-    clq_tensor *zero = lookup(all, t->name, len, "_zero_point");
-    clq_tensor *index = lookup(all, t->name, len, "_g_idx");
+    clq_tensor *scale = clq_names_find(all, t->name, len, "_scale");
+    clq_tensor *shape = clq_names_find(all, t->name, len, "_shape");
+    clq_tensor *zero = clq_names_find(all, t->name, len, "_zero_point");
+    clq_tensor *index = clq_names_find(all, t->name, len, "_g_idx");
     if (!scale || !shape) return bad(t, "has no scale or no shape beside it", err);
     if (t->type.format != CLQ_I32) return bad(t, "must be I32", err);
     json_int_t bits = json_integer_value(json_object_get(settings, "num_bits"));
@@ -224,14 +172,14 @@ static clq_status assemble_packed(const clq_source *s, const names *all, clq_ten
     t->name[len] = '\0'; // "X.weight" of "X.weight_packed"
     clq_tensor *used[] = {scale, shape, zero, index};
     for (size_t i = 0; i < sizeof used / sizeof *used; i++)
-        if (used[i]) used[i]->n_dims = UINT32_MAX; // marked for removal
+        if (used[i]) clq_tensor_use(used[i]);
     return CLQ_OK;
 }
 
-static clq_status assemble_int8(const names *all, clq_tensor *t, const json_t *settings, size_t len, clq_error *err)
+static clq_status assemble_int8(const clq_names *all, clq_tensor *t, const json_t *settings, size_t len, clq_error *err)
 {
-    clq_tensor *scale = lookup(all, t->name, len, "_scale");
-    clq_tensor *zero = lookup(all, t->name, len, "_zero_point");
+    clq_tensor *scale = clq_names_find(all, t->name, len, "_scale");
+    clq_tensor *zero = clq_names_find(all, t->name, len, "_zero_point");
     uint64_t rows, cols;
     if (!scale) return CLQ_OK;
     set_matrix(t, scale, 0, &rows, &cols);
@@ -239,8 +187,8 @@ static clq_status assemble_int8(const names *all, clq_tensor *t, const json_t *s
     t->type = (clq_type){.format = CLQ_INT, .bits = 8, .symmetric = true};
     CLQ_TRY(set_granularity(t, scale, settings, rows, cols, err));
     CLQ_TRY(set_zero_points(t, zero, rows, err));
-    scale->n_dims = UINT32_MAX;
-    if (zero) zero->n_dims = UINT32_MAX;
+    clq_tensor_use(scale);
+    if (zero) clq_tensor_use(zero);
     return CLQ_OK;
 }
 
@@ -254,10 +202,10 @@ static void block_size(const json_t *config, uint64_t block[2])
     }
 }
 
-static clq_status assemble_float8(const clq_source *s, const names *all, clq_tensor *t, size_t len, clq_error *err)
+static clq_status assemble_float8(const clq_source *s, const clq_names *all, clq_tensor *t, size_t len, clq_error *err)
 {
-    clq_tensor *scale = lookup(all, t->name, len, "_scale_inv");
-    if (!scale) scale = lookup(all, t->name, len, "_scale");
+    clq_tensor *scale = clq_names_find(all, t->name, len, "_scale_inv");
+    if (!scale) scale = clq_names_find(all, t->name, len, "_scale");
     if (!scale) return CLQ_OK; // refused where its values are wanted
     uint64_t rows, cols, block[2];
     clq_tensor_matrix(t, &rows, &cols);
@@ -279,25 +227,25 @@ static clq_status assemble_float8(const clq_source *s, const names *all, clq_ten
                         t->name, block[0], block[1]);
     }
     give(&t->scales, scale);
-    scale->n_dims = UINT32_MAX;
+    clq_tensor_use(scale);
     return CLQ_OK;
 }
 
-static clq_status assemble(clq_source *s, const names *all, clq_tensor *t, clq_error *err)
+static clq_status assemble(clq_source *s, const clq_names *all, clq_tensor *t, clq_error *err)
 {
     bool packed = clq_ends_with(t->name, "_packed");
     size_t len = strlen(t->name) - (packed ? strlen("_packed") : 0);
     if (t->type.format == CLQ_F8_E4M3 || t->type.format == CLQ_F8_E5M2) return assemble_float8(s, all, t, len, err);
     const json_t *settings = weight_settings(s->config, t->name, len);
     // Names without ".weight" may be anything, unless the settings are about them.
-    if (module_len(t->name, len) == len && !settings) return CLQ_OK;
+    if (clq_module_len(t->name, len) == len && !settings) return CLQ_OK;
     if (packed) return assemble_packed(s, all, t, settings, len, err);
     return t->type.format == CLQ_I8 ? assemble_int8(all, t, settings, len, err) : CLQ_OK;
 }
 
-clq_status clq_compressed_assemble(clq_source *s, clq_error *err)
+clq_status clq_compressed_assemble(clq_source *s, const clq_hooks *hooks, clq_error *err)
 {
-    names all = {.n = s->n_tensors};
+    clq_names all = {.n = s->n_tensors};
     if (!all.n) return CLQ_OK;
     all.sorted = malloc(all.n * sizeof *all.sorted);
     // Tensors get shorter names and marks while they are assembled; walk a copy of the order.
@@ -311,9 +259,10 @@ clq_status clq_compressed_assemble(clq_source *s, clq_error *err)
     qsort(all.sorted, all.n, sizeof *all.sorted, by_name);
     memcpy(walk, all.sorted, all.n * sizeof *walk);
     for (uint32_t i = 0; i < all.n; i++)
-        if (walk[i]->n_dims != UINT32_MAX) CLQ_TRY_OUT(assemble(s, &all, walk[i], err));
+        if (!clq_tensor_used(walk[i])) CLQ_TRY_OUT(assemble(s, &all, walk[i], err));
+    CLQ_TRY_OUT(clq_compressed_activations(s, &all, hooks, err));
     for (uint32_t i = 0; i < s->n_tensors; i++)
-        if (s->tensors[i].n_dims == UINT32_MAX) {
+        if (clq_tensor_used(&s->tensors[i])) {
             free(s->tensors[i].name);
             s->tensors[i].name = NULL;
         }

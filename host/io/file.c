@@ -48,6 +48,14 @@ clq_status clq_file_open(const char *path, clq_file *file, clq_error *err)
     return CLQ_OK;
 }
 
+void clq_file_forget(const clq_file *file, uint64_t offset, uint64_t n)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), begin, end;
+    if (!file->map || !clq_round_up_u64(offset, page, &begin) || !clq_add_u64(offset, n, &end)) return;
+    end = end / page * page;
+    if (begin < end && end <= file->size) madvise((uint8_t *)file->map + begin, end - begin, MADV_DONTNEED);
+}
+
 void clq_file_close(clq_file *file)
 {
     if (file->map) munmap((void *)file->map, file->size);

@@ -27,6 +27,8 @@ static inline const uint8_t *clq_file_at(const clq_file *file, uint64_t offset)
 {
     return file->map ? file->map + offset : NULL;
 }
+// The bytes will not be read again soon: mapped pages of them are given back. What is read later is the same.
+void clq_file_forget(const clq_file *file, uint64_t offset, uint64_t n);
 // The whole of a small text file (at most max_bytes), NUL-terminated; free() it.
 clq_status clq_file_slurp(const char *path, uint64_t max_bytes, char **text, size_t *len, clq_error *err);
 

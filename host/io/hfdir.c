@@ -297,7 +297,7 @@ clq_status clq_hfdir_open(clq_source *s, const clq_hooks *hooks, clq_error *err)
     if (index) CLQ_TRY_OUT(check_index(s, index, hooks, err));
     if (shards.n) warn_ignored(s, &files, &shards, hooks);
     CLQ_TRY_OUT(choose_extra(s, &files, hooks, err));
-    st = clq_compressed_assemble(s, err);
+    st = clq_compressed_assemble(s, hooks, err);
 out:
     json_decref(index);
     list_free(&shards);

@@ -105,7 +105,7 @@ static clq_status open_single(clq_source *s, const clq_hooks *hooks, clq_error *
     if (!s->architecture) return clq_fail_memory(err, 1);
     CLQ_TRY(clq_safetensors_read(s, 0, err));
     CLQ_TRY(clq_source_check_names(s, err));
-    return clq_compressed_assemble(s, err);
+    return clq_compressed_assemble(s, hooks, err);
 }
 
 clq_status clq_source_open(const char *path, const clq_hooks *hooks, clq_source **source, clq_error *err)
@@ -148,6 +148,21 @@ clq_container clq_source_container(const clq_source *s) { return s->container; }
 const char *clq_source_architecture(const clq_source *s) { return s->architecture; }
 uint32_t clq_source_count(const clq_source *s) { return s->n_tensors; }
 
+const char *clq_activations_name(clq_activations kind)
+{
+    static const char *const names[] = {"none", "token", "tensor", "static"};
+    return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "";
+}
+
+clq_activation_info clq_activation_describe(const clq_activation *a)
+{
+    static const clq_activations kinds[] = {[CLQ_QUANT_NONE] = CLQ_ACTIVATIONS_NONE,
+                                            [CLQ_QUANT_TOKEN] = CLQ_ACTIVATIONS_TOKEN,
+                                            [CLQ_QUANT_TENSOR] = CLQ_ACTIVATIONS_TENSOR,
+                                            [CLQ_QUANT_STATIC] = CLQ_ACTIVATIONS_STATIC};
+    return (clq_activation_info){kinds[a->quant], a->scale, a->zero_point};
+}
+
 clq_status clq_source_tensor(const clq_source *s, uint32_t index, clq_tensor_info *info, clq_error *err)
 {
     if (index >= s->n_tensors)
@@ -160,6 +175,7 @@ clq_status clq_source_tensor(const clq_source *s, uint32_t index, clq_tensor_inf
         .n_bytes = t->codes.n_bytes + t->scales.n_bytes + t->zero_points.n_bytes + t->group_index.n_bytes,
         .file = s->files[t->codes.file].path,
         .offset = t->codes.offset,
+        .activation = clq_activation_describe(&t->activation),
     };
     memcpy(info->dims, t->dims, sizeof info->dims);
     clq_type_name(&t->type, info->type);

@@ -27,6 +27,8 @@ typedef struct clq_activation {
     int32_t zero_point;  // CLQ_QUANT_STATIC: -128 to 127
 } clq_activation;
 
+clq_activation_info clq_activation_describe(const clq_activation *a);
+
 typedef struct clq_tensor {
     char *name;
     clq_type type;
@@ -80,8 +82,8 @@ clq_status clq_gguf_open(clq_source *source, const clq_hooks *hooks, clq_error *
 clq_status clq_safetensors_read(clq_source *source, uint32_t file, clq_error *err);
 clq_status clq_hfdir_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
 // Makes one tensor "X.weight" of each set X.weight_packed, X.weight_scale, X.weight_zero_point ...
-// (compressed-tensors), and gives float8 weights their scales.
-clq_status clq_compressed_assemble(clq_source *source, clq_error *err);
+// (compressed-tensors), gives float8 weights their scales, and weights their activation.
+clq_status clq_compressed_assemble(clq_source *source, const clq_hooks *hooks, clq_error *err);
 // Removes the tensors whose name is NULL, keeping the order.
 void clq_source_drop_unnamed(clq_source *source);
 // Makes by_name; refuses names that stand twice. To be called again when tensors change.

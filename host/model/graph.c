@@ -14,13 +14,13 @@ typedef struct {
     clq_activation activation;
 } input_kind;
 
-static input_kind kind_of(const clq_weight *w, uint32_t matrix, clq_activations wish)
+static input_kind kind_of(const clq_weight *w, uint32_t matrix, clq_rounding wish)
 {
-    bool is_int = w->type.format == CLQ_INT, int8 = wish == CLQ_ACTIVATIONS_INT8;
+    bool is_int = w->type.format == CLQ_INT, int8 = wish == CLQ_ROUND_INT8;
     input_kind kind = {.mode = CLQ_MODE_F32};
-    if (wish == CLQ_ACTIVATIONS_FLOAT) return kind;
+    if (wish == CLQ_ROUND_NOTHING) return kind;
     kind.activation = clq_weight_activation(w, matrix);
-    if (kind.activation.quant == CLQ_QUANT_NONE && is_int && wish != CLQ_ACTIVATIONS_STORED)
+    if (kind.activation.quant == CLQ_QUANT_NONE && is_int && wish != CLQ_ROUND_STORED)
         kind.activation.quant = int8 ? CLQ_QUANT_TOKEN : CLQ_QUANT_TENSOR;
     if (kind.activation.quant == CLQ_QUANT_NONE) {
         kind.mode = int8 ? clq_step_int8_mode(w->type.format) : CLQ_MODE_F32;
@@ -39,7 +39,7 @@ static bool same_kind(const input_kind *a, const input_kind *b)
            a->activation.scale == b->activation.scale && a->activation.zero_point == b->activation.zero_point;
 }
 
-void clq_unit_needs(const clq_unit *unit, clq_activations activations, clq_input_needs *needs)
+void clq_unit_needs(const clq_unit *unit, clq_rounding activations, clq_input_needs *needs)
 {
     for (int i = 0; i < CLQ_N_WEIGHTS; i++) {
         const clq_weight *w = &unit->weights[i];
@@ -48,7 +48,7 @@ void clq_unit_needs(const clq_unit *unit, clq_activations activations, clq_input
         needs->modes |= 1u << kind.mode;
         if (kind.mode != CLQ_MODE_F32 || kind.activation.quant != CLQ_QUANT_NONE) needs->rounds = true;
         // Up to three weights share an input, and a checkpoint may round it differently for each.
-        if (activations != CLQ_ACTIVATIONS_FLOAT && clq_weight_activation(w, 0).quant != CLQ_QUANT_NONE)
+        if (activations != CLQ_ROUND_NOTHING && clq_weight_activation(w, 0).quant != CLQ_QUANT_NONE)
             needs->places = 3;
     }
 }

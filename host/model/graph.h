@@ -40,7 +40,7 @@ typedef struct clq_input_needs {
 } clq_input_needs;
 
 // Adds what a unit needs.
-void clq_unit_needs(const clq_unit *unit, clq_activations activations, clq_input_needs *needs);
+void clq_unit_needs(const clq_unit *unit, clq_rounding activations, clq_input_needs *needs);
 // false: too large to count.
 bool clq_state_plan(const clq_net *net, uint32_t batch, const clq_input_needs *needs, clq_state *state);
 
@@ -60,7 +60,7 @@ typedef struct clq_placed {
 typedef struct clq_graph {
     const clq_net *net;
     const clq_state *state;
-    clq_activations activations;
+    clq_rounding activations;
     bool rounds;            // the state's status may be set
     const clq_taps *taps;   // NULL: nothing is observed
     uint32_t layer;         // that steps are made for; the number of layers: the head

@@ -109,7 +109,7 @@ static clq_status open_layers(clq_layers *l, const clq_source *source, const clq
     if (o->context == 0 || o->context > positions)
         return clq_fail(err, CLQ_USAGE, "windows of %u tokens: the model was trained on %u positions", o->context,
                         positions);
-    e->graph.activations = CLQ_ACTIVATIONS_FLOAT;
+    e->graph.activations = CLQ_ROUND_NOTHING;
     e->graph.cache_type = CLQ_F32;
     e->graph.positions = o->context;
     l->taps.gram = o->gram;

@@ -346,6 +346,7 @@ static clq_status load_blocks(loader *l, const clq_weight *w)
         }
         bytes = order_rows(o, rows, r, n, bytes, l->ordered, row_bytes);
         CLQ_TRY(write_at(l, w->w + r * row_bytes, bytes, n * row_bytes));
+        clq_file_forget(f, offset, n * row_bytes);
         r += n;
     }
     return CLQ_OK;
@@ -403,6 +404,15 @@ static clq_status load_integers(loader *l, const clq_weight *w, uint32_t piece)
     return write_at(l, w->group_index + 4ull * w->cols * piece, l->raw, 4ull * w->cols);
 }
 
+// The weight is on the device: what the file's mapping holds of it may go.
+static void forget_weight(const clq_view *v, const clq_weight *w)
+{
+    for (uint32_t i = 0; !w->tensor->computed && i < w->tensor->from.n_pieces; i++) {
+        const clq_extent *codes = &piece_of(v, w->tensor, i)->codes;
+        clq_file_forget(&v->source->files[codes->file], codes->offset, codes->n_bytes);
+    }
+}
+
 static clq_status load_weight(loader *l, const clq_weight *w)
 {
     if (w->bias_tensor) CLQ_TRY(load_vector(l, w->bias_tensor, w->is_vector ? w->cols : w->rows, w->bias));
@@ -423,7 +433,10 @@ clq_status clq_unit_load(const clq_view *view, const clq_unit *unit, clq_memory 
     loader l = {.view = view, .memory = memory, .base = base, .err = err};
     clq_status st = CLQ_OK;
     for (int i = 0; i < CLQ_N_WEIGHTS && st == CLQ_OK; i++)
-        if (unit->weights[i].tensor) st = load_weight(&l, &unit->weights[i]);
+        if (unit->weights[i].tensor) {
+            st = load_weight(&l, &unit->weights[i]);
+            forget_weight(view, &unit->weights[i]);
+        }
     free(l.raw);
     free(l.ordered);
     return st;

@@ -119,7 +119,7 @@ static clq_status set_parts(clq_plan *p, uint32_t alignment, uint32_t *n_parts, 
     for (uint32_t i = 0; i < p->n_entries; i++) {
         clq_entry *e = &p->entries[i];
         uint64_t size;
-        if (!clq_round_up_u64(e->codes.n_bytes, alignment, &size) || !clq_add_u64(bytes, size, &bytes))
+        if (!clq_round_up_u64(e->parts[CLQ_PART_CODES].n_bytes, alignment, &size) || !clq_add_u64(bytes, size, &bytes))
             return clq_fail(err, CLQ_BAD_INPUT, "the output is too large");
         bool full = (o->split_max_bytes && bytes > o->split_max_bytes) ||
                     (o->split_max_tensors && tensors == o->split_max_tensors);
@@ -213,20 +213,20 @@ static clq_status lay_out_part(clq_plan *p, uint32_t part, uint32_t n_parts, clq
     for (uint32_t i = 0; i < n; i++) {
         clq_entry *e = &entries[i];
         const clq_format_info *f = clq_format_at(e->type.format);
-        e->codes.offset = at;
+        e->parts[CLQ_PART_CODES].offset = at;
         tensors[i] = (clq_gguf_tensor){
             .name = e->info.name, .ggml_type = (uint32_t)f->ggml_type, .n_dims = e->info.n_dims, .offset = at};
         memcpy(tensors[i].dims, e->info.dims, sizeof tensors[i].dims);
         if (f->ggml_type < 0)
             return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has dtype %s, which GGUF does not know",
                             e->info.source_name, f->name);
-        if (!clq_add_u64(at, e->codes.n_bytes, &at) || !clq_round_up_u64(at, alignment, &at))
+        if (!clq_add_u64(at, e->parts[CLQ_PART_CODES].n_bytes, &at) || !clq_round_up_u64(at, alignment, &at))
             return clq_fail(err, CLQ_BAD_INPUT, "the output is too large");
     }
     CLQ_TRY(add_part(p, part, n_parts, err));
     CLQ_TRY(write_head(p, part, n_parts, tensors, n, alignment, err));
     clq_plan_file *file = &p->files[part];
-    for (uint32_t i = 0; i < n; i++) entries[i].codes.offset += file->head.len;
+    for (uint32_t i = 0; i < n; i++) entries[i].parts[CLQ_PART_CODES].offset += file->head.len;
     file->n_bytes = file->head.len + at;
     return CLQ_OK;
 }

@@ -8,24 +8,11 @@
 
 #include "base/checked.h"
 #include "run/plan.h"
+#include "run/policy.h"
 
 static const uint64_t SHARD_BYTES = 5000000000u; // as transformers' default
 
-static clq_part *const *parts_of(clq_entry *e, clq_part *list[4])
-{
-    list[0] = &e->codes;
-    list[1] = &e->scales;
-    list[2] = &e->zero_points;
-    list[3] = &e->shape;
-    return list;
-}
-
 // ---- shards ----
-
-static uint64_t entry_bytes(const clq_entry *e)
-{
-    return e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
-}
 
 // Gives entries their shard, in order. The number of shards.
 static uint32_t assign_shards(clq_plan *p)
@@ -33,7 +20,7 @@ static uint32_t assign_shards(clq_plan *p)
     uint32_t shard = 0;
     uint64_t filled = 0;
     for (uint32_t i = 0; i < p->n_entries; i++) {
-        uint64_t n = entry_bytes(&p->entries[i]);
+        uint64_t n = clq_entry_bytes(&p->entries[i]);
         if (filled && filled + n > SHARD_BYTES) {
             shard++;
             filled = 0;
@@ -61,14 +48,12 @@ static clq_status write_shard_head(clq_plan *p, uint32_t shard, clq_error *err)
     json_t *metadata = p->source->st_metadata ? json_copy(p->source->st_metadata) : json_pack("{s:s}", "format", "pt");
     json_object_set_new(head, "__metadata__", metadata);
     uint64_t at = 0;
-    clq_part *list[4];
     static const uint32_t widths[] = {8, 4, 2, 1};
     for (int w = 0; w < 4; w++)
         for (uint32_t i = 0; i < p->n_entries; i++) {
             if (p->entries[i].file != shard) continue;
-            parts_of(&p->entries[i], list);
-            for (int k = 0; k < 4; k++) {
-                clq_part *part = list[k];
+            for (int k = 0; k < CLQ_ENTRY_PARTS; k++) {
+                clq_part *part = &p->entries[i].parts[k];
                 if (!part->name) continue;
                 uint32_t width = clq_format_at(clq_format_of_st(part->st_dtype))->block_bytes;
                 if (width != widths[w] && !(w == 3 && width == 3)) continue;
@@ -88,9 +73,8 @@ static clq_status write_shard_head(clq_plan *p, uint32_t shard, clq_error *err)
     if (file->head.failed) return clq_fail_memory(err, padded);
     for (uint32_t i = 0; i < p->n_entries; i++) {
         if (p->entries[i].file != shard) continue;
-        parts_of(&p->entries[i], list);
-        for (int k = 0; k < 4; k++)
-            if (list[k]->name) list[k]->offset += file->head.len;
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++)
+            if (p->entries[i].parts[k].name) p->entries[i].parts[k].offset += file->head.len;
     }
     file->n_bytes = file->head.len + at;
     return CLQ_OK;
@@ -118,12 +102,11 @@ static clq_status write_index(clq_plan *p, clq_error *err)
 {
     json_t *map = json_object();
     uint64_t total = 0;
-    clq_part *list[4];
     for (uint32_t i = 0; i < p->n_entries; i++) {
-        parts_of(&p->entries[i], list);
-        total += entry_bytes(&p->entries[i]);
-        for (int k = 0; k < 4; k++)
-            if (list[k]->name) json_object_set_new(map, list[k]->name, json_string(p->files[p->entries[i].file].name));
+        const clq_entry *e = &p->entries[i];
+        total += clq_entry_bytes(e);
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++)
+            if (e->parts[k].name) json_object_set_new(map, e->parts[k].name, json_string(p->files[e->file].name));
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     clq_status st = index ? add_json_file(p, "model.safetensors.index.json", index, err) : clq_fail_memory(err, 1);
@@ -136,23 +119,53 @@ static clq_status write_index(clq_plan *p, clq_error *err)
 // "model.layers.0.q_proj" of "model.layers.0.q_proj.weight", as a JSON string.
 static json_t *module_name(const clq_entry *e)
 {
-    size_t len = strlen(e->info.name);
-    if (clq_ends_with(e->info.name, ".weight")) len -= strlen(".weight");
-    return json_stringn(e->info.name, len);
+    return json_stringn(e->info.name, clq_entry_module_len(e));
 }
 
-static json_t *scheme_json(const clq_type *t, json_t *targets)
+// All keys that other readers' settings of weights and of activations have.
+static json_t *quant_json(uint32_t bits, bool symmetric, const char *strategy, uint32_t group_size, bool dynamic)
+{
+    json_t *json = json_pack("{s:n, s:n, s:b, s:i, s:{}, s:s, s:b, s:s}", "actorder", "block_structure", "dynamic",
+                             dynamic, "num_bits", (int)bits, "observer_kwargs", "strategy", strategy, "symmetric",
+                             symmetric, "type", "int");
+    json_object_set_new(json, "group_size", group_size ? json_integer(group_size) : json_null());
+    json_object_set_new(json, "observer", dynamic ? json_null() : json_string("minmax"));
+    return json;
+}
+
+static json_t *weights_json(const clq_type *t)
 {
     const char *strategy = t->granularity == CLQ_PER_TENSOR  ? "tensor"
                            : t->granularity == CLQ_PER_GROUP ? "group"
                                                              : "channel";
-    json_t *weights = json_pack("{s:n, s:n, s:b, s:i, s:s, s:{}, s:s, s:b, s:s}", "actorder", "block_structure",
-                                "dynamic", 0, "num_bits", t->bits, "observer", "minmax", "observer_kwargs", "strategy",
-                                strategy, "symmetric", t->symmetric, "type", "int");
-    json_object_set_new(weights, "group_size",
-                        t->granularity == CLQ_PER_GROUP ? json_integer(t->group_size) : json_null());
-    return json_pack("{s:s, s:n, s:n, s:o, s:o}", "format", t->bits == 8 ? "int-quantized" : "pack-quantized",
-                     "input_activations", "output_activations", "targets", targets, "weights", weights);
+    if (t->format != CLQ_INT) return json_null();
+    return quant_json(t->bits, t->symmetric, strategy, t->granularity == CLQ_PER_GROUP ? t->group_size : 0, false);
+}
+
+static bool has_input_zero_point(const clq_entry *e)
+{
+    return e->parts[CLQ_PART_INPUT_ZERO_POINT].n_bytes > 0;
+}
+
+static json_t *inputs_json(const clq_entry *e)
+{
+    switch (e->activation.quant) {
+    case CLQ_QUANT_TOKEN: return quant_json(8, true, "token", 0, true);
+    case CLQ_QUANT_TENSOR: return quant_json(8, false, "tensor", 0, true);
+    case CLQ_QUANT_STATIC: return quant_json(8, !has_input_zero_point(e), "tensor", 0, false);
+    default: return json_null();
+    }
+}
+
+static const char *format_of(const clq_entry *e)
+{
+    return e->type.format != CLQ_INT ? "dense" : e->type.bits == 8 ? "int-quantized" : "pack-quantized";
+}
+
+static json_t *scheme_json(const clq_entry *e, json_t *targets)
+{
+    return json_pack("{s:s, s:o, s:n, s:o, s:o}", "format", format_of(e), "input_activations", inputs_json(e),
+                     "output_activations", "targets", targets, "weights", weights_json(&e->type));
 }
 
 // Whether a loader takes the weight for a Linear module's: those need not be named as targets.
@@ -161,36 +174,47 @@ static bool is_linear(const clq_entry *e)
     return e->info.n_dims == 2 && !strstr(e->info.name, "embed");
 }
 
-static bool same_scheme(const clq_type *a, const clq_type *b)
+static bool is_quantized(const clq_entry *e)
+{
+    return e->type.format == CLQ_INT || e->activation.quant != CLQ_QUANT_NONE;
+}
+
+static bool same_type(const clq_type *a, const clq_type *b)
 {
     clq_type x = *a, y = *b;
     x.scale_format = y.scale_format = CLQ_F32;
-    return clq_type_equal(&x, &y);
+    return (x.format != CLQ_INT && y.format != CLQ_INT) || clq_type_equal(&x, &y);
 }
 
-// One group for the type asked for, whose target is the class Linear and the names of quantized
-// modules of other classes; one with names for every other type.
-static json_t *config_groups(const clq_plan *p, const clq_type *asked)
+static bool same_scheme(const clq_entry *a, const clq_entry *b)
+{
+    return same_type(&a->type, &b->type) && a->activation.quant == b->activation.quant &&
+           has_input_zero_point(a) == has_input_zero_point(b);
+}
+
+// One group for the scheme asked for, whose target is the class Linear and the names of quantized
+// modules of other classes; one with names for every other scheme.
+static json_t *config_groups(const clq_plan *p, const clq_entry *asked)
 {
     json_t *groups = json_object();
     bool *taken = calloc(p->n_entries + 1, sizeof *taken);
     if (!taken) return groups;
     uint32_t n = 0;
-    for (uint32_t pass = 0; pass < 2; pass++) // the group of the type asked for is group_0
+    for (uint32_t pass = 0; pass < 2; pass++) // the group of the scheme asked for is group_0
         for (uint32_t i = 0; i < p->n_entries; i++) {
-            const clq_type *type = &p->entries[i].type;
-            if (type->format != CLQ_INT || taken[i] || (pass == 0) != same_scheme(type, asked)) continue;
+            const clq_entry *e = &p->entries[i];
+            if (!is_quantized(e) || taken[i] || (pass == 0) != same_scheme(e, asked)) continue;
             json_t *targets = json_array();
             if (pass == 0) json_array_append_new(targets, json_string("Linear"));
             for (uint32_t k = i; k < p->n_entries; k++) {
-                if (p->entries[k].type.format != CLQ_INT || !same_scheme(&p->entries[k].type, type)) continue;
+                if (!is_quantized(&p->entries[k]) || !same_scheme(&p->entries[k], e)) continue;
                 taken[k] = true;
                 if (pass == 1 || !is_linear(&p->entries[k]))
                     json_array_append_new(targets, module_name(&p->entries[k]));
             }
             char key[32];
             snprintf(key, sizeof key, "group_%u", n++);
-            json_object_set_new(groups, key, scheme_json(type, targets));
+            json_object_set_new(groups, key, scheme_json(e, targets));
         }
     free(taken);
     return groups;
@@ -204,26 +228,33 @@ static json_t *ignored_modules(const clq_plan *p)
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const clq_entry *e = &p->entries[i];
         head |= strcmp(e->info.name, "lm_head.weight") == 0;
-        if (e->type.format == CLQ_INT || !is_linear(e) || !clq_ends_with(e->info.name, ".weight")) continue;
+        if (is_quantized(e) || !is_linear(e) || !clq_ends_with(e->info.name, ".weight")) continue;
         json_array_append_new(list, module_name(e));
     }
     if (!head) json_array_append_new(list, json_string("lm_head")); // tied: no tensor, but a module
     return list;
 }
 
+// How well an entry stands for the scheme asked for: of that type, and of a Linear module.
+static int rank(const clq_plan *p, const clq_entry *e)
+{
+    if (!is_quantized(e)) return 0;
+    int type = e->type.format == CLQ_INT && same_type(&e->type, &p->options.type) ? 2 : 0;
+    return 1 + type + (is_linear(e) && clq_is_linear_weight(e->info.name, e->info.n_dims));
+}
+
 static json_t *quantization_config(const clq_plan *p)
 {
-    bool eight = false, fewer = false;
-    const clq_type *asked = NULL;
+    const clq_entry *asked = NULL;
+    const char *format = NULL;
     for (uint32_t i = 0; i < p->n_entries; i++) {
-        const clq_type *t = &p->entries[i].type;
-        if (t->format != CLQ_INT) continue;
-        eight |= t->bits == 8;
-        fewer |= t->bits < 8;
-        if (!asked || (!same_scheme(asked, &p->options.type) && same_scheme(t, &p->options.type))) asked = t;
+        const clq_entry *e = &p->entries[i];
+        if (!is_quantized(e)) continue;
+        if (!format) format = format_of(e);
+        if (strcmp(format, format_of(e)) != 0) format = "mixed-precision";
+        if (!asked || rank(p, e) > rank(p, asked)) asked = e;
     }
     if (!asked) return NULL;
-    const char *format = eight && fewer ? "mixed-precision" : eight ? "int-quantized" : "pack-quantized";
     return json_pack("{s:o, s:s, s:n, s:o, s:n, s:s, s:s, s:{}, s:{}, s:s}", "config_groups", config_groups(p, asked),
                      "format", format, "global_compression_ratio", "ignore", ignored_modules(p), "kv_cache_scheme",
                      "quant_method", "compressed-tensors", "quantization_status", "compressed", "sparsity_config",

@@ -14,6 +14,7 @@
 #include "base/half.h"
 #include "calib/importance.h"
 #include "io/output.h"
+#include "run/activations.h"
 #include "run/mix.h"
 #include "run/policy.h"
 
@@ -39,10 +40,7 @@ void clq_plan_free(clq_plan *p)
     if (!p) return;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         clq_entry *e = &p->entries[i];
-        free(e->codes.name);
-        free(e->scales.name);
-        free(e->zero_points.name);
-        free(e->shape.name);
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++) free(e->parts[k].name);
         free((char *)e->info.name);
     }
     for (uint32_t i = 0; i < p->n_files; i++) {
@@ -55,6 +53,7 @@ void clq_plan_free(clq_plan *p)
     clq_translation_free(&p->translation);
     clq_kvs_free(&p->kvs);
     clq_imatrix_free(p->imatrix);
+    clq_stats_free(p->stats);
     free(p->rules);
     free(p->entries);
     free(p->files);
@@ -65,98 +64,18 @@ void clq_plan_free(clq_plan *p)
 
 // ---- entries ----
 
-static char *join(const char *a, size_t a_len, const char *b)
+// Whether an integer weight is stored already as it shall be. Scales keep their dtype.
+static bool stays_int(const clq_entry *e, const clq_tensor *t)
 {
-    char *s = malloc(a_len + strlen(b) + 1);
-    if (s) sprintf(s, "%.*s%s", (int)a_len, a, b);
-    return s;
-}
-
-// Shapes and sizes of the parts of a compressed-tensors weight [dim0, ..., cols].
-static clq_status set_int_parts(clq_entry *e, clq_error *err)
-{
-    clq_part_sizes sizes;
-    CLQ_TRY(clq_type_sizes(&e->type, e->rows, e->cols, &sizes, err));
-    const char *name = e->info.name;
-    size_t len = strlen(name);
-    bool suffix = clq_ends_with(name, ".weight");
-    size_t stem = suffix ? len - strlen(".weight") : len;
-    bool packed = e->type.bits < 8, one = e->type.granularity == CLQ_PER_TENSOR;
-    const char *prefix = suffix ? ".weight" : "";
-    char parts[4][40];
-    snprintf(parts[0], sizeof parts[0], "%s%s", prefix, packed ? "_packed" : "");
-    snprintf(parts[1], sizeof parts[1], "%s_scale", prefix);
-    snprintf(parts[2], sizeof parts[2], "%s_zero_point", prefix);
-    snprintf(parts[3], sizeof parts[3], "%s_shape", prefix);
-    // The leading dimensions of codes and scales: all but the last where rows are by the last
-    // dimension (matrices, stacked experts), the first alone for convolutions.
-    bool by_last = e->cols == e->info.dims[e->info.n_dims - 1];
-    uint32_t lead = by_last ? e->info.n_dims - 1 : 1;
-    uint64_t groups = sizes.groups, zero_rows = e->rows, zero_cols = groups;
-    e->codes =
-        (clq_part){.name = join(name, stem, parts[0]), .st_dtype = packed ? "I32" : "I8", .n_bytes = sizes.codes};
-    if (packed) {
-        e->codes.n_dims = lead + 1;
-        memcpy(e->codes.dims, e->info.dims, lead * sizeof *e->codes.dims);
-        e->codes.dims[lead] = clq_type_row_bytes(&e->type, e->cols) / 4;
-        e->shape = (clq_part){.name = join(name, stem, parts[3]), .st_dtype = "I64", .n_dims = 1,
-                              .dims = {e->info.n_dims}, .n_bytes = e->info.n_dims * 8ull};
-    } else {
-        e->codes.n_dims = e->info.n_dims;
-        memcpy(e->codes.dims, e->info.dims, sizeof e->codes.dims);
-    }
-    e->scales = (clq_part){.name = join(name, stem, parts[1]),
-                           .st_dtype = clq_format_row(e->type.scale_format)->st_name,
-                           .n_dims = lead + 1,
-                           .n_bytes = sizes.scales};
-    memcpy(e->scales.dims, e->info.dims, lead * sizeof *e->scales.dims);
-    e->scales.dims[lead] = groups;
-    if (one) {
-        e->scales.n_dims = 1;
-        e->scales.dims[0] = 1;
-        zero_rows = 1;
-    }
-    if (!e->type.symmetric) {
-        e->zero_points = e->scales;
-        e->zero_points.name = join(name, stem, parts[2]);
-        e->zero_points.st_dtype = "I8";
-        e->zero_points.n_bytes = sizes.zero_points;
-        if (packed) {
-            uint64_t words = clq_div_up(zero_rows * e->type.bits, 32);
-            e->zero_points.st_dtype = "I32";
-            e->zero_points.n_dims = 2;
-            e->zero_points.dims[0] = words;
-            e->zero_points.dims[1] = zero_cols;
-            e->zero_points.n_bytes = words * zero_cols * 4;
-        }
-        if (!e->zero_points.name) return clq_fail_memory(err, len);
-    }
-    if (!e->codes.name || !e->scales.name || (packed && !e->shape.name)) return clq_fail_memory(err, len);
-    return CLQ_OK;
-}
-
-static clq_status set_parts(clq_plan *p, clq_entry *e, clq_error *err)
-{
-    const clq_tensor *t = &p->source->tensors[e->from.source];
-    clq_type_name(&e->type, e->info.type);
-    if (e->type.format == CLQ_INT) {
-        CLQ_TRY(set_int_parts(e, err));
-    } else {
-        e->codes = (clq_part){.name = strdup(e->info.name), .st_dtype = clq_format_row(e->type.format)->st_name,
-                              .n_dims = e->info.n_dims};
-        memcpy(e->codes.dims, e->info.dims, sizeof e->codes.dims);
-        if (!e->codes.name) return clq_fail_memory(err, 1);
-        if (!clq_format_bytes(e->type.format, e->info.n_elements, &e->codes.n_bytes))
-            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is too large", t->name);
-        if (!p->to_gguf && !e->codes.st_dtype)
-            return clq_fail(err, CLQ_USAGE, "tensor '%s' would be %s, which a folder cannot hold", t->name,
-                            e->info.type);
-    }
-    e->copy = e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == t->type.format && e->uniform &&
-                                          e->from.shift == 0);
-    e->info.lossy = !e->copy;
-    e->info.n_bytes = e->codes.n_bytes + e->scales.n_bytes + e->zero_points.n_bytes + e->shape.n_bytes;
-    return CLQ_OK;
+    const clq_origin *o = &e->from;
+    clq_type same = t->type;
+    uint64_t rows, cols;
+    same.scale_format = e->type.scale_format;
+    clq_tensor_matrix(t, &rows, &cols);
+    return e->type.format == CLQ_INT && clq_type_equal(&e->type, &same) && o->n_pieces == 1 && o->first == 0 &&
+           o->n_elements == t->n_elements && o->order == CLQ_ROWS_KEPT && o->shift == 0 && rows == e->rows &&
+           cols == e->cols && !t->loose_codes && !t->group_index.n_bytes &&
+           (t->type.symmetric || t->packed_zero_points == (t->type.bits < 8));
 }
 
 static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e,
@@ -189,7 +108,14 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     }
     e->info.quantized = c.quantized;
     memcpy(e->note, c.note, sizeof e->note);
-    CLQ_TRY(set_parts(p, e, err));
+    if (stays_int(e, first)) {
+        e->type = first->type;
+        e->copy = true;
+    }
+    CLQ_TRY(clq_entry_set_parts(p, e, err));
+    e->copy |= e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == first->type.format &&
+                                           e->uniform && e->from.shift == 0);
+    e->info.lossy = !e->copy;
     p->totals.n_fallbacks += c.fallback;
     p->totals.n_notes += *e->note != '\0';
     if (c.fallback)
@@ -216,7 +142,7 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
         if (!e->info.name) return clq_fail_memory(err, 1);
         memcpy(e->info.dims, c->dims, sizeof e->info.dims);
         for (uint32_t d = 0; d < c->n_dims; d++) e->info.n_elements *= c->dims[d];
-        e->codes.n_bytes = e->info.n_bytes = 4 * e->info.n_elements;
+        e->parts[CLQ_PART_CODES].n_bytes = e->info.n_bytes = 4 * e->info.n_elements;
         snprintf(e->info.source_type, sizeof e->info.source_type, "-");
         clq_type_name(&e->type, e->info.type);
     }
@@ -225,15 +151,20 @@ static clq_status add_computed(clq_plan *p, clq_error *err)
 
 // ---- importance ----
 
-static clq_status open_imatrix(clq_plan *p, clq_error *err)
+// Statistics, and importance from a file of its own or from them.
+static clq_status open_measurements(clq_plan *p, clq_error *err)
 {
     const clq_quantize_options *o = &p->options;
-    if (!o->imatrix) return CLQ_OK;
-    CLQ_TRY(clq_importance_open(o->imatrix, &p->imatrix, err));
+    if (o->statistics) CLQ_TRY(clq_stats_open(o->statistics, &p->stats, err));
+    if (o->imatrix)
+        CLQ_TRY(clq_importance_open(o->imatrix, &p->imatrix, err));
+    else if (p->stats && p->to_gguf)
+        CLQ_TRY(clq_stats_imatrix(p->stats, o->statistics, &p->imatrix, err));
+    if (!p->imatrix) return CLQ_OK;
     if (o->n_exclude_weights) clq_imatrix_filter(p->imatrix, o->exclude_weights, o->n_exclude_weights, false);
     if (o->n_include_weights) clq_imatrix_filter(p->imatrix, o->include_weights, o->n_include_weights, true);
     if (p->imatrix->n_entries) return CLQ_OK;
-    return clq_fail(err, CLQ_USAGE, "no entry of '%s' is left to be used", o->imatrix);
+    return clq_fail(err, CLQ_USAGE, "no entry of '%s' is left to be used", p->imatrix->path);
 }
 
 static clq_status set_importance(clq_plan *p, clq_entry *e, uint32_t *n_missing, clq_error *err)
@@ -364,6 +295,7 @@ static clq_status make_entries(clq_plan *p, clq_error *err)
     if (st == CLQ_OK) st = add_computed(p, err);
     if (st == CLQ_OK) st = clq_policy_finish(policy, err);
     if (st == CLQ_OK) st = set_importances(p, err);
+    if (st == CLQ_OK) st = clq_plan_set_activations(p, p->stats, err);
     clq_policy_free(policy);
     p->totals.n_tensors = p->n_entries;
     if (st == CLQ_OK && !p->options.convert) warn_of_requantizing(p);
@@ -477,9 +409,10 @@ static void set_fingerprint(clq_plan *p)
         const clq_entry *e = &p->entries[i];
         uint64_t facts[] = {e->from.source, e->from.n_pieces, e->from.first, clq_bits(e->from.shift),
                             e->from.order, e->from.n_heads, e->type.format, e->type.bits, e->type.symmetric,
-                            e->type.granularity, e->type.group_size, e->type.scale_format, e->file, e->codes.offset,
-                            e->scales.offset, e->zero_points.offset, e->shape.offset};
+                            e->type.granularity, e->type.group_size, e->type.scale_format, e->file,
+                            e->activation.quant, clq_bits(e->activation.scale), (uint64_t)e->activation.zero_point};
         XXH3_64bits_update(h, facts, sizeof facts);
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++) XXH3_64bits_update(h, &e->parts[k].offset, 8);
         if (e->importance)
             XXH3_64bits_update(h, e->importance, e->rows / e->matrix_rows * e->cols * sizeof *e->importance);
     }
@@ -546,7 +479,7 @@ static clq_status check_gguf_options(const clq_plan *p, clq_error *err)
         return clq_fail(err, CLQ_USAGE, "--leave-output-tensor and --output-tensor-type exclude each other");
     if (o->n_include_weights && o->n_exclude_weights)
         return clq_fail(err, CLQ_USAGE, "--include-weights and --exclude-weights exclude each other");
-    if ((o->n_include_weights || o->n_exclude_weights) && !o->imatrix)
+    if ((o->n_include_weights || o->n_exclude_weights) && !o->imatrix && !(o->statistics && p->to_gguf))
         return clq_fail(err, CLQ_USAGE,
                         "--include-weights and --exclude-weights choose entries of an --imatrix, and there is none");
     if (o->keep_split && (o->split_max_bytes || o->split_max_tensors))
@@ -602,8 +535,9 @@ static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_erro
     CLQ_TRY(check_type(p, &p->options.type, err));
     for (uint32_t i = 0; i < p->options.n_rules; i++) CLQ_TRY(check_type(p, &p->rules[i].type, err));
     CLQ_TRY(check_gguf_options(p, err));
+    CLQ_TRY(clq_plan_check_activations(p, err));
     CLQ_TRY(check_source(p, err));
-    CLQ_TRY(open_imatrix(p, err));
+    CLQ_TRY(open_measurements(p, err));
     CLQ_TRY(translate(p, err));
     if (p->to_gguf) CLQ_TRY(clq_plan_metadata(p, err));
     CLQ_TRY(make_entries(p, err));

@@ -4,6 +4,7 @@
 #define CLQ_RUN_PLAN_H
 
 #include "base/buffer.h"
+#include "calib/stats.h"
 #include "io/imatrix.h"
 #include "io/source.h"
 #include "model/translate.h"
@@ -17,10 +18,16 @@ typedef struct clq_part {
     uint64_t offset, n_bytes; // in the file
 } clq_part;
 
+enum {
+    CLQ_PART_CODES, CLQ_PART_SCALES, CLQ_PART_ZERO_POINTS, CLQ_PART_SHAPE, CLQ_PART_INPUT_SCALE,
+    CLQ_PART_INPUT_ZERO_POINT, CLQ_ENTRY_PARTS
+};
+
 typedef struct clq_entry {
     clq_plan_tensor info;
     char note[96];
     clq_type type;
+    clq_activation activation;
     clq_origin from;      // source UINT32_MAX: computed, not read
     bool uniform;         // all pieces of `from` are stored alike
     bool copy;            // the bytes stay as they are (rows may change places)
@@ -28,7 +35,7 @@ typedef struct clq_entry {
     const float *importance; // borrowed from the plan's imatrix: cols weights for each matrix; NULL: none
     uint64_t matrix_rows;    // with importance: rows of one matrix (expert)
     uint32_t file;
-    clq_part codes, scales, zero_points, shape; // n_bytes 0 (shape: name NULL): absent
+    clq_part parts[CLQ_ENTRY_PARTS]; // n_bytes 0: absent, or the codes of an empty tensor
     uint64_t hash;        // of the bytes written
     bool done;
 } clq_entry;
@@ -51,6 +58,7 @@ struct clq_plan {
     clq_rule *rules; // own copy
     clq_gguf_kvs kvs; // GGUF output: its metadata, but what describes the file itself
     clq_imatrix *imatrix;
+    clq_stats_file *stats;
     const clq_hooks *hooks;
     clq_translation translation;
     clq_entry *entries;
@@ -72,6 +80,12 @@ void clq_plan_fit(clq_plan *plan, uint64_t max_allocation, bool discrete);
 uint64_t clq_plan_tile_rows(const clq_plan *plan, const clq_entry *e);
 // GGUF output: fills kvs from the source or the translation, and sets the overrides.
 clq_status clq_plan_metadata(clq_plan *plan, clq_error *err);
+// parts.c. The parts of an entry that has its name, shape, type and matrix.
+clq_status clq_entry_set_parts(const clq_plan *plan, clq_entry *e, clq_error *err);
+// Scale and zero-point of its activation, which are tensors of a folder.
+clq_status clq_entry_add_activation(clq_entry *e, bool zero_point, clq_error *err);
+uint64_t clq_entry_bytes(const clq_entry *e); // of all parts
+size_t clq_entry_module_len(const clq_entry *e); // of "X" in the name "X.weight", else of the name
 // layout_gguf.c, layout_hf.c: make files, offsets and heads of a plan whose entries have their types.
 clq_status clq_layout_gguf(clq_plan *plan, clq_error *err);
 clq_status clq_layout_hf(clq_plan *plan, clq_error *err);

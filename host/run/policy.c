@@ -108,8 +108,7 @@ static bool gguf_wants(const clq_policy *p, const char *name, const clq_tensor *
     return wanted && !(p->options->leave_output_tensor && clq_is_output_tensor(name));
 }
 
-// Hugging Face weights of Linear and Conv modules: what loaders of compressed-tensors expect.
-static bool hf_wants(const char *name, uint32_t n_dims)
+bool clq_is_linear_weight(const char *name, uint32_t n_dims)
 {
     static const char *const never[] = {
         "embed", "wte.", "wpe.", "lm_head", "norm", "Norm", "ln_", "router", "mlp.gate.weight", "moe.gate.weight",
@@ -279,7 +278,7 @@ clq_status clq_policy_choose(clq_policy *p, const clq_subject *s, clq_choice *c,
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' has %u dimensions; GGUF holds at most 4", t->name, t->n_dims);
     bool weight = from->kind != CLQ_KIND_OPAQUE && t->n_elements > 0;
     const clq_type *rule = rule_for(p, s->name, weight && t->n_dims >= 2);
-    bool wanted = s->to_gguf ? gguf_wants(p, s->name, t) : hf_wants(s->name, t->n_dims);
+    bool wanted = s->to_gguf ? gguf_wants(p, s->name, t) : clq_is_linear_weight(s->name, t->n_dims);
     // Block types that have no decoder cannot become something else.
     if (!weight && from->info.block_elements >= 32 && (wanted || p->options->convert))
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is stored as %s, which this version does not decode", t->name,

@@ -24,6 +24,9 @@ typedef struct clq_choice {
 
 typedef struct clq_policy clq_policy;
 
+// Whether a folder's tensor is the weight of a Linear or convolution module that loaders expect to be quantized.
+bool clq_is_linear_weight(const char *name, uint32_t n_dims);
+
 // Compiles the rules. CLQ_USAGE for a bad pattern. kvs: the metadata of a GGUF output.
 clq_status clq_policy_create(const clq_quantize_options *options, bool to_gguf, const clq_gguf_kvs *kvs,
                              bool has_imatrix, clq_policy **policy, clq_error *err);

@@ -16,6 +16,7 @@
 #include "io/output.h"
 #include "run/losses.h"
 #include "run/plan.h"
+#include "run/written.h"
 
 // A tensor under way. Several are when tiles of one end while the next begins.
 typedef struct {
@@ -23,7 +24,7 @@ typedef struct {
     uint64_t rows_stored;
     uint64_t n_clipped;      // blocks
     uint64_t n_bad;          // NaN and infinite values of a copy
-    XXH3_state_t *hashes[3]; // of codes, scales, zero-points
+    XXH3_state_t *hashes[CLQ_ENTRY_PARTS];
     bool first_range;
     float min, max;          // CLQ_PER_TENSOR, first pass
     float scale;
@@ -140,12 +141,11 @@ static clq_status load_tile(run *r, const clq_entry *e, uint64_t first, clq_tile
 
 // ---- storing ----
 
-static clq_status put(run *r, work *w, int part, const clq_part *where, uint64_t at, const void *bytes, uint64_t n,
-                      clq_error *err)
+static clq_status put(run *r, work *w, int part, uint64_t at, const void *bytes, uint64_t n, clq_error *err)
 {
     if (!n) return CLQ_OK;
     XXH3_64bits_update(w->hashes[part], bytes, n);
-    return clq_output_write(r->output, w->entry->file, where->offset + at, bytes, n, err);
+    return clq_output_write(r->output, w->entry->file, w->entry->parts[part].offset + at, bytes, n, err);
 }
 
 // One row of the plan's matrix as floats, whatever the source's own rows are. stored: scratch.
@@ -212,7 +212,7 @@ static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t 
 {
     const clq_entry *e = w->entry;
     uint32_t bits = e->type.bits;
-    if (bits == 8) return put(r, w, 2, &e->zero_points, first * groups, zeros, n_rows * groups, err);
+    if (bits == 8) return put(r, w, CLQ_PART_ZERO_POINTS, first * groups, zeros, n_rows * groups, err);
     // [rows, groups] becomes words along the rows: word w of group g holds rows 32 w / bits on.
     uint64_t n_words = clq_div_up(n_rows * bits, 32);
     uint32_t *words = calloc(n_words * groups + 1, sizeof *words), *column = calloc(n_words + 1, sizeof *column);
@@ -224,7 +224,7 @@ static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t 
         for (uint64_t k = 0; k < n_words; k++) words[k * groups + g] = column[k];
     }
     if (st == CLQ_OK)
-        st = put(r, w, 2, &e->zero_points, first * bits / 32 * groups * 4, words, n_words * groups * 4, err);
+        st = put(r, w, CLQ_PART_ZERO_POINTS, first * bits / 32 * groups * 4, words, n_words * groups * 4, err);
     free(words);
     free(column);
     return st;
@@ -233,9 +233,8 @@ static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t 
 static clq_status finish_entry(run *r, work *w, clq_error *err)
 {
     clq_entry *e = w->entry;
-    uint64_t digests[3] = {0};
-    for (int i = 0; i < 3; i++)
-        if (w->hashes[i]) digests[i] = XXH3_64bits_digest(w->hashes[i]);
+    uint64_t digests[CLQ_ENTRY_PARTS];
+    for (int i = 0; i < CLQ_ENTRY_PARTS; i++) digests[i] = XXH3_64bits_digest(w->hashes[i]);
     e->hash = XXH3_64bits(digests, sizeof digests);
     e->done = true;
     w->entry = NULL;
@@ -289,8 +288,8 @@ static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *ti
     w->n_clipped += clq_clipped_blocks(tile, res);
     uint64_t groups = clq_type_groups(&e->type, e->cols),
              scale_bytes = clq_format_at(e->type.scale_format)->block_bytes;
-    CLQ_TRY(put(r, w, 0, &e->codes, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes, err));
-    CLQ_TRY(put(r, w, 1, &e->scales, first * groups * scale_bytes, res->scales, res->sizes.scales, err));
+    CLQ_TRY(put(r, w, CLQ_PART_CODES, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes, err));
+    CLQ_TRY(put(r, w, CLQ_PART_SCALES, first * groups * scale_bytes, res->scales, res->sizes.scales, err));
     if (res->sizes.zero_points)
         CLQ_TRY(put_zero_points(r, w, first, res->zero_points, tile->rows, groups, err));
     w->rows_stored += tile->rows;
@@ -309,7 +308,7 @@ static clq_status begin_work(run *r, clq_entry *e, work **slot, clq_error *err)
             w->entry = e;
             w->rows_stored = w->n_clipped = w->n_bad = 0;
             w->first_range = true;
-            for (int k = 0; k < 3; k++) {
+            for (int k = 0; k < CLQ_ENTRY_PARTS; k++) {
                 if (!w->hashes[k]) w->hashes[k] = XXH3_createState();
                 if (!w->hashes[k]) return clq_fail_memory(err, 1024);
                 XXH3_64bits_reset(w->hashes[k]);
@@ -340,26 +339,30 @@ static clq_status push_tiles(run *r, work *w, bool range_only, clq_error *err)
     return CLQ_OK;
 }
 
-static clq_status write_shape(run *r, const clq_entry *e, clq_error *err)
+// Parts that the plan knows: the shape of a packed weight, scale and zero-point of its activations.
+static clq_status put_constants(run *r, work *w, clq_error *err)
 {
-    if (!e->shape.name) return CLQ_OK;
+    const clq_entry *e = w->entry;
     int64_t dims[CLQ_MAX_DIMS];
     for (uint32_t d = 0; d < e->info.n_dims; d++) dims[d] = (int64_t)e->info.dims[d];
-    return clq_output_write(r->output, e->file, e->shape.offset, dims, e->shape.n_bytes, err);
+    int8_t zero_point = (int8_t)e->activation.zero_point;
+    CLQ_TRY(put(r, w, CLQ_PART_SHAPE, 0, dims, e->parts[CLQ_PART_SHAPE].n_bytes, err));
+    CLQ_TRY(put(r, w, CLQ_PART_INPUT_SCALE, 0, &e->activation.scale, e->parts[CLQ_PART_INPUT_SCALE].n_bytes, err));
+    return put(r, w, CLQ_PART_INPUT_ZERO_POINT, 0, &zero_point, e->parts[CLQ_PART_INPUT_ZERO_POINT].n_bytes, err);
 }
 
 static clq_status encode_entry(run *r, clq_entry *e, clq_error *err)
 {
     work *w;
     CLQ_TRY(begin_work(r, e, &w, err));
-    CLQ_TRY(write_shape(r, e, err));
+    CLQ_TRY(put_constants(r, w, err));
     if (e->type.format == CLQ_INT && e->type.granularity == CLQ_PER_TENSOR) {
         CLQ_TRY(push_tiles(r, w, true, err));
         CLQ_TRY(clq_ring_flush(r->ring, err));
         clq_int_params(&e->type, w->min, w->max, &w->scale, &w->zero_point);
         uint32_t stored = 0;
         clq_store_floats(e->type.scale_format, &w->scale, 1, &stored);
-        CLQ_TRY(put(r, w, 1, &e->scales, 0, &stored, e->scales.n_bytes, err));
+        CLQ_TRY(put(r, w, CLQ_PART_SCALES, 0, &stored, e->parts[CLQ_PART_SCALES].n_bytes, err));
         if (!e->type.symmetric) CLQ_TRY(put_zero_points(r, w, 0, &w->zero_point, 1, 1, err));
     }
     return push_tiles(r, w, false, err);
@@ -367,54 +370,82 @@ static clq_status encode_entry(run *r, clq_entry *e, clq_error *err)
 
 enum { COPY_CHUNK = 4 << 20 };
 
+// n bytes of a source's file, from `offset` on, to a part from `at` on.
+static clq_status copy_bytes(run *r, work *w, int part, uint64_t at, uint32_t file, uint64_t offset, uint64_t n,
+                             clq_error *err)
+{
+    const clq_entry *e = w->entry;
+    const clq_file *f = &r->plan->source->files[file];
+    clq_format_id format = part == CLQ_PART_SCALES ? e->type.scale_format : e->type.format;
+    uint8_t *buffer = f->map ? NULL : malloc(COPY_CHUNK);
+    clq_status st = f->map || buffer ? CLQ_OK : clq_fail_memory(err, COPY_CHUNK);
+    for (uint64_t done = 0, step; done < n && st == CLQ_OK; done += step) {
+        const uint8_t *bytes = f->map ? f->map + offset + done : buffer;
+        step = n - done < COPY_CHUNK ? n - done : COPY_CHUNK;
+        if (clq_cancelled(r->plan->hooks))
+            st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
+        else if (!f->map)
+            st = clq_file_read(f, offset + done, buffer, step, err);
+        if (st == CLQ_OK) st = put(r, w, part, at + done, bytes, step, err);
+        if (st == CLQ_OK) w->n_bad += clq_bad_floats(format, bytes, step);
+    }
+    free(buffer);
+    return st;
+}
+
 static clq_status copy_rows(run *r, work *w, clq_error *err)
 {
     const clq_entry *e = w->entry;
+    uint64_t n_bytes = e->parts[CLQ_PART_CODES].n_bytes;
     uint64_t unit = clq_type_row_bytes(&e->type, e->cols), chunk = COPY_CHUNK / unit ? COPY_CHUNK / unit * unit : unit;
     uint8_t *buffer = malloc(chunk);
     if (!buffer) return clq_fail_memory(err, chunk);
     clq_status st = CLQ_OK;
-    for (uint64_t at = 0; at < e->codes.n_bytes && st == CLQ_OK; at += chunk) {
-        uint64_t n = e->codes.n_bytes - at < chunk ? e->codes.n_bytes - at : chunk;
+    for (uint64_t at = 0; at < n_bytes && st == CLQ_OK; at += chunk) {
+        uint64_t n = n_bytes - at < chunk ? n_bytes - at : chunk;
         loading l = {.plan = r->plan, .entry = e, .first = at / unit, .dst = buffer, .row_bytes = unit};
         if (clq_cancelled(r->plan->hooks))
             st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
         else
             st = load(r, &l, n / unit, load_bytes, err);
-        if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, buffer, n, err);
+        if (st == CLQ_OK) st = put(r, w, CLQ_PART_CODES, at, buffer, n, err);
         if (st == CLQ_OK) w->n_bad += clq_bad_floats(e->type.format, buffer, n);
     }
     free(buffer);
-    return st == CLQ_OK ? finish_entry(r, w, err) : st;
+    return st;
 }
 
 static clq_status copy_pieces(run *r, work *w, clq_error *err)
 {
     const clq_entry *e = w->entry;
-    const clq_format *format = clq_format_row(e->type.format);
-    uint64_t piece = e->codes.n_bytes / e->from.n_pieces;
-    uint8_t *buffer = NULL;
-    clq_status st = CLQ_OK;
-    for (uint64_t at = 0, n; at < e->codes.n_bytes && st == CLQ_OK; at += n) {
-        clq_stretch s = clq_origin_at(r->plan->source, &e->from, at / piece * e->from.n_elements, e->from.n_elements);
-        const clq_file *f = &r->plan->source->files[s.t->codes.file];
-        uint64_t left = piece - at % piece;
-        uint64_t before = s.first / format->info.block_elements * format->info.block_bytes;
-        uint64_t from = s.t->codes.offset + before + at % piece;
-        const uint8_t *bytes = f->map ? f->map + from : buffer;
-        n = left < COPY_CHUNK ? left : COPY_CHUNK;
-        if (!bytes) bytes = buffer = malloc(COPY_CHUNK);
-        if (!bytes)
-            st = clq_fail_memory(err, COPY_CHUNK);
-        else if (clq_cancelled(r->plan->hooks))
-            st = clq_fail(err, CLQ_INTERRUPTED, "interrupted");
-        else if (!f->map)
-            st = clq_file_read(f, from, buffer, n, err);
-        if (st == CLQ_OK) st = put(r, w, 0, &e->codes, at, bytes, n, err);
-        if (st == CLQ_OK) w->n_bad += clq_bad_floats(e->type.format, bytes, n);
+    const clq_format_info *format = clq_format_at(e->type.format);
+    uint64_t piece = e->parts[CLQ_PART_CODES].n_bytes / e->from.n_pieces;
+    for (uint32_t i = 0; piece && i < e->from.n_pieces; i++) {
+        clq_stretch s = clq_origin_at(r->plan->source, &e->from, i * e->from.n_elements, e->from.n_elements);
+        uint64_t before = s.first / format->block_elements * format->block_bytes;
+        CLQ_TRY(copy_bytes(r, w, CLQ_PART_CODES, i * piece, s.t->codes.file, s.t->codes.offset + before, piece, err));
     }
-    free(buffer);
-    return st == CLQ_OK ? finish_entry(r, w, err) : st;
+    return CLQ_OK;
+}
+
+static clq_status copy_int(run *r, work *w, clq_error *err)
+{
+    const clq_tensor *t = &r->plan->source->tensors[w->entry->from.source];
+    const clq_extent *extents[] = {[CLQ_PART_CODES] = &t->codes, [CLQ_PART_SCALES] = &t->scales,
+                                   [CLQ_PART_ZERO_POINTS] = &t->zero_points};
+    for (int k = 0; k <= CLQ_PART_ZERO_POINTS; k++)
+        CLQ_TRY(copy_bytes(r, w, k, 0, extents[k]->file, extents[k]->offset, extents[k]->n_bytes, err));
+    return CLQ_OK;
+}
+
+static clq_status put_computed(run *r, work *w, clq_error *err)
+{
+    const clq_entry *e = w->entry;
+    const clq_translation *x = &r->plan->translation;
+    const clq_computed_tensor *c = NULL;
+    for (uint32_t i = 0; i < x->n_computed; i++)
+        if (strcmp(x->computed[i].name, e->info.name) == 0) c = &x->computed[i];
+    return put(r, w, CLQ_PART_CODES, 0, c->data, e->parts[CLQ_PART_CODES].n_bytes, err);
 }
 
 // Bytes as they are, rows perhaps in another order; and computed tensors.
@@ -422,122 +453,14 @@ static clq_status copy_entry(run *r, clq_entry *e, clq_error *err)
 {
     work *w;
     CLQ_TRY(begin_work(r, e, &w, err));
-    if (e->from.source == UINT32_MAX) {
-        const clq_computed_tensor *c = NULL;
-        for (uint32_t i = 0; i < r->plan->translation.n_computed; i++)
-            if (strcmp(r->plan->translation.computed[i].name, e->info.name) == 0) c = &r->plan->translation.computed[i];
-        CLQ_TRY(put(r, w, 0, &e->codes, 0, c->data, e->codes.n_bytes, err));
-        return finish_entry(r, w, err);
-    }
-    return e->from.order == CLQ_ROWS_KEPT ? copy_pieces(r, w, err) : copy_rows(r, w, err);
-}
-
-// ---- checking what was written ----
-
-typedef struct {
-    run *r;
-    const clq_file *files;
-    _Atomic(int) n_bad;
-    const char *bad;
-} check;
-
-static uint64_t hash_part(const clq_file *f, const clq_part *part)
-{
-    if (!part->n_bytes) return XXH3_64bits(NULL, 0);
-    if (f->map) return XXH3_64bits(f->map + part->offset, part->n_bytes);
-    XXH3_state_t *h = XXH3_createState();
-    uint8_t *buffer = malloc(1 << 20);
-    uint64_t digest = 0;
-    if (h && buffer) {
-        XXH3_64bits_reset(h);
-        for (uint64_t at = 0; at < part->n_bytes; at += 1 << 20) {
-            uint64_t n = part->n_bytes - at < 1 << 20 ? part->n_bytes - at : 1 << 20;
-            if (clq_file_read(f, part->offset + at, buffer, n, NULL) != CLQ_OK) break;
-            XXH3_64bits_update(h, buffer, n);
-        }
-        digest = XXH3_64bits_digest(h);
-    }
-    free(buffer);
-    XXH3_freeState(h);
-    return digest;
-}
-
-static bool entry_intact(const clq_file *files, const clq_entry *e, uint64_t hash)
-{
-    const clq_file *f = &files[e->file];
-    const clq_part *parts[] = {&e->codes, &e->scales, &e->zero_points};
-    uint64_t digests[3];
-    for (int i = 0; i < 3; i++) {
-        if (parts[i]->n_bytes && (parts[i]->offset > f->size || parts[i]->n_bytes > f->size - parts[i]->offset))
-            return false;
-        digests[i] = hash_part(f, parts[i]);
-    }
-    return XXH3_64bits(digests, sizeof digests) == hash;
-}
-
-static void check_entries(void *ctx, uint64_t begin, uint64_t end)
-{
-    check *c = ctx;
-    for (uint64_t i = begin; i < end; i++) {
-        const clq_entry *e = &c->r->plan->entries[i];
-        if (!entry_intact(c->files, e, e->hash) && atomic_fetch_add(&c->n_bad, 1) == 0) c->bad = e->info.name;
-    }
-}
-
-// Opens all files that hold tensors; those that cannot be opened stay closed (size 0).
-static clq_status open_written(run *r, clq_file **files, clq_error *err)
-{
-    *files = calloc(r->plan->n_files, sizeof **files);
-    if (!*files) return clq_fail_memory(err, r->plan->n_files * sizeof **files);
-    for (uint32_t i = 0; i < r->plan->n_files; i++) (*files)[i].fd = -1;
-    for (uint32_t i = 0; i < r->plan->n_files; i++) CLQ_TRY(clq_output_reopen(r->output, i, &(*files)[i], err));
-    return CLQ_OK;
-}
-
-static void close_written(run *r, clq_file *files)
-{
-    for (uint32_t i = 0; files && i < r->plan->n_files; i++) clq_file_close(&files[i]);
-    free(files);
-}
-
-// The reader opens the partial output like any checkpoint and must find what was planned.
-static clq_status check_structure(run *r, clq_error *err)
-{
-    clq_source *s = NULL;
-    const char *partial = clq_output_partial(r->output);
-    char *path = r->plan->in_parts ? clq_path_join(partial, r->plan->files[0].name) : strdup(partial);
-    clq_status st = path ? clq_source_open(path, NULL, &s, err) : clq_fail_memory(err, 1);
-    free(path);
-    CLQ_TRY(st);
-    if (s->n_tensors != r->plan->n_entries)
-        st = clq_fail(err, CLQ_OUTPUT, "the output reads as %u tensors, %u were written", s->n_tensors,
-                      r->plan->n_entries);
-    for (uint32_t i = 0; st == CLQ_OK && i < r->plan->n_entries; i++) {
-        const clq_entry *e = &r->plan->entries[i];
-        // Readers keep the file's order for GGUF; safetensors headers are ordered by width.
-        const clq_tensor *t = i < s->n_tensors && strcmp(s->tensors[i].name, e->info.name) == 0
-                                  ? &s->tensors[i] : clq_source_find(s, e->info.name);
-        if (!t || !clq_type_equal(&t->type, &e->type) || t->n_elements != e->info.n_elements ||
-            t->codes.offset != e->codes.offset || t->codes.n_bytes != e->codes.n_bytes)
-            st = clq_fail(err, CLQ_OUTPUT, "the output does not read back: tensor '%s' %s", e->info.name,
-                          t ? "has another type, shape or place" : "is missing");
-    }
-    clq_source_close(s);
-    return st;
-}
-
-static clq_status check_output(run *r, clq_error *err)
-{
-    check c = {.r = r};
-    clq_file *files = NULL;
-    clq_status st = open_written(r, &files, err);
-    c.files = files;
-    if (st == CLQ_OK) {
-        clq_parallel(r->threads, r->plan->n_entries, 1, check_entries, &c);
-        if (c.n_bad) st = clq_fail(err, CLQ_OUTPUT, "tensor '%s' reads back with other bytes than were written", c.bad);
-    }
-    close_written(r, files);
-    return st == CLQ_OK ? check_structure(r, err) : st;
+    CLQ_TRY(put_constants(r, w, err));
+    if (e->from.source == UINT32_MAX)
+        CLQ_TRY(put_computed(r, w, err));
+    else if (e->type.format == CLQ_INT)
+        CLQ_TRY(copy_int(r, w, err));
+    else
+        CLQ_TRY(e->from.order == CLQ_ROWS_KEPT ? copy_pieces(r, w, err) : copy_rows(r, w, err));
+    return finish_entry(r, w, err);
 }
 
 // ---- the whole ----
@@ -568,19 +491,18 @@ static clq_status take_over(run *r, clq_error *err)
     const clq_record *records = clq_output_records(r->output, &n);
     if (!n) return CLQ_OK;
     clq_file *files = NULL;
-    clq_status st = open_written(r, &files, err);
+    clq_status st = clq_written_open(r->plan, r->output, &files, err);
     for (uint32_t i = 0; st == CLQ_OK && i < n; i++) {
         if (records[i].tensor >= r->plan->n_entries) continue;
         clq_entry *e = &r->plan->entries[records[i].tensor];
-        if (e->done || !entry_intact(files, e, records[i].hash)) continue;
+        if (e->done || !clq_entry_intact(files, e, records[i].hash)) continue;
         e->done = true;
         e->hash = records[i].hash;
         e->info.stats = records[i].stats;
-        if (e->shape.name) st = write_shape(r, e, err); // not hashed
         r->progress.tensors_done++;
         r->progress.elements_done += e->info.n_elements;
     }
-    close_written(r, files);
+    clq_written_close(r->plan, files);
     return st;
 }
 
@@ -653,14 +575,14 @@ clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
     CLQ_TRY_OUT(write_heads(&r, err));
     CLQ_TRY_OUT(run_entries(&r, err));
     CLQ_TRY_OUT(clq_output_sync(r.output, err));
-    CLQ_TRY_OUT(check_output(&r, err));
+    CLQ_TRY_OUT(clq_written_check(plan, r.output, r.threads, err));
     CLQ_TRY_OUT(clq_output_commit(r.output, err));
     plan->totals.seconds = clq_seconds() - r.start;
     warn_of_noise(plan);
 out:
     clq_ring_free(r.ring);
     for (int i = 0; i < MAX_WORK; i++)
-        for (int k = 0; k < 3; k++) XXH3_freeState(r.works[i].hashes[k]);
+        for (int k = 0; k < CLQ_ENTRY_PARTS; k++) XXH3_freeState(r.works[i].hashes[k]);
     clq_output_close(r.output, st == CLQ_INTERRUPTED);
     return st;
 }

@@ -57,7 +57,7 @@ def test_as_stored(tmp_path, kind):
     ok("convert", tmp_path / "q.gguf", tmp_path / "f.gguf", "--type", "f32", "--device", "ref")
     stored, decoded = (logits(tmp_path / name, TEXT) for name in ("q.gguf", "f.gguf"))
     assert np.abs(stored - decoded).max() < 1e-4
-    rounded = logits(tmp_path / "q.gguf", TEXT, int8=1)
+    rounded = logits(tmp_path / "q.gguf", TEXT, activations=2)
     if kind in ("f16", "bf16"):
         assert np.array_equal(rounded, stored)
     else:
@@ -72,7 +72,7 @@ def test_integers(tmp_path, kind):
     ok("convert", tmp_path / "q", tmp_path / "f.gguf", "--type", "f32", "--device", "ref")
     stored, decoded = (logits(tmp_path / name, TEXT) for name in ("q", "f.gguf"))
     assert np.abs(stored - decoded).max() < 1e-4
-    assert 1e-4 < np.abs(stored - logits(tmp_path / "q", TEXT, int8=1)).max() < 2
+    assert 1e-4 < np.abs(stored - logits(tmp_path / "q", TEXT, activations=2)).max() < 2
 
 
 @pytest.mark.parametrize("kind", ["i8", "i4_g32", "i8_asym_tensor"])

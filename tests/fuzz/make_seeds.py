@@ -147,6 +147,25 @@ def hfdir(put, work):
     folder("bad_index", lambda p: (p / index).write_text('{"weight_map": {"a": "../x", "b": 5}}'))
     folder("bad_missing", lambda p: (p / "model-00002-of-00002.safetensors").unlink(), shards=2)
 
+    def activations(name, scale=(0.25,), **settings):
+        path = work / ("act_" + name)
+        path.mkdir()
+        st(path / "model.safetensors", {
+            "m.weight": raw("I8", [[1, -2] * 16] * 2), "m.weight_scale": f32([[2.0], [1.0]]), "m.input_scale": f32(list(scale)),
+            "m.input_zero_point": raw("I8", [-7]), "f.weight": raw("F16", [[0, 1]]), "f.output_scale": f32([1.0])})
+        inputs = {"num_bits": 8, "type": "int", "strategy": "tensor", "symmetric": False, "dynamic": False, "observer": "minmax"}
+        config = {"model_type": "llama", "quantization_config": {
+            "quant_method": "compressed-tensors", "format": "int-quantized", "ignore": ["lm_head", "re:.*f$"],
+            "config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 8, "strategy": "channel"},
+                                    "input_activations": inputs | settings}}}}
+        (path / "config.json").write_text(json.dumps(config))
+        put(name, lambda p: p.write_bytes(pack(path)))
+
+    activations("activations")
+    activations("activations_token", strategy="token", dynamic=True, symmetric=True)
+    activations("bad_input_scale", scale=[0.0])
+    activations("bad_input_scales", scale=[1.0, 2.0])
+
     def packed(name, bits, group, zero=False, g_idx=False, **settings):
         path = work / ("ct_" + name)
         path.mkdir()

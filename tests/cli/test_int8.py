@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""Products with activations rounded to int8, and models that are run layer by layer as calibration does it."""
+import subprocess
+
+import numpy as np
+import pytest
+from arch_models import E, make
+from common import REPO, f32, ok, run, st, values
+from run_models import BERT_VOCAB, CONTEXT, MODELS, RUN_MODEL, log_softmax, logits, make_bert, make_model, run_model
+
+TINY_LLAMA = REPO / "tests" / "tiny-llama"
+TEXT = list(b"She said that the dog was so big that the little girl could not see")
+INT8, TENSOR = 2, 3  # clq_rounding
+BINS, TOKEN_BINS = 4096, 256
+
+
+def kld(a, b):
+    a, b = log_softmax(a), log_softmax(b)
+    return (np.exp(a) * (a - b)).sum(-1)
+
+
+@pytest.mark.parametrize("activations", [INT8, TENSOR])
+@pytest.mark.parametrize("kind", ["i8", "i8_asym", "i8_tensor", "i8_asym_tensor", "i4_g64", "i8_g64"])
+def test_close_to_floats(tmp_path, kind, activations):
+    ok("quantize", TINY_LLAMA, tmp_path / "q", "--type", kind, "--device", "ref")
+    exact = logits(tmp_path / "q", TEXT)
+    rounded = logits(tmp_path / "q", TEXT, activations=activations)
+    assert 0 < kld(exact, rounded).mean() < (0.05 if activations == INT8 else 0.3)
+    # The device rounds the same values but for the last bits of what comes before.
+    assert kld(rounded, logits(tmp_path / "q", TEXT, activations=activations, device="cpu")).mean() < 5e-3
+    # One token at a time: with one scale a token the same products.
+    if activations == INT8:
+        assert kld(rounded, logits(tmp_path / "q", TEXT, activations=INT8, device="cpu", step=1)).mean() < 5e-3
+
+
+@pytest.mark.parametrize("activations", [INT8, TENSOR])
+def test_experts(tmp_path, activations):
+    make_model(tmp_path / "in", "qwen2moe")
+    ok("quantize", tmp_path / "in", tmp_path / "q", "--type", "i8", "--device", "ref")
+    prompt = [(i * 37 + 11) % 250 for i in range(50)]
+    rounded = logits(tmp_path / "q", prompt, activations=activations)
+    assert kld(rounded, logits(tmp_path / "q", prompt, activations=activations, device="cpu")).mean() < 0.05
+    assert np.abs(log_softmax(rounded) - log_softmax(logits(tmp_path / "q", prompt))).max() > 0
+
+
+@pytest.mark.parametrize("device", ["ref", "cpu"])
+@pytest.mark.parametrize("activations", [INT8, TENSOR])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_activations_that_are_no_numbers(tmp_path, device, activations, bad):
+    """An error that names the layer, where int8 codes would hide it."""
+    tensors = make(tmp_path / "in", "qwen3")
+    norm = values(tensors["model.layers.1.post_attention_layernorm.weight"]).copy()
+    norm[3] = bad
+    tensors["model.layers.1.post_attention_layernorm.weight"] = f32(norm)
+    st(tmp_path / "in" / "model.safetensors", tensors)
+    ok("quantize", tmp_path / "in", tmp_path / "q", "--type", "i8", "--device", "ref")
+    for ids in ([5], [5, 9, 200], list(range(20))):
+        r = subprocess.run([RUN_MODEL, tmp_path / "q", f"device={device}", f"activations={activations}",
+                            f"context={CONTEXT}", *map(str, ids)], capture_output=True, text=True)
+        assert r.returncode == 3 and "'blk.1.ffn_gate.weight'" in r.stderr and "NaN" in r.stderr, r.stderr
+    r = run("perplexity", tmp_path / "q", "--text", REPO / "README.md", "--activations", "int8", "--device", device)
+    assert r.returncode == 3
+
+
+def test_one_scale_for_zeros(tmp_path):
+    """A token whose embedding is zero, and one whose elements are all equal."""
+    tensors = make(tmp_path / "in", "qwen3")
+    embedding = values(tensors["model.embed_tokens.weight"]).copy()
+    embedding[5], embedding[6] = 0, 0.25
+    tensors["model.embed_tokens.weight"] = f32(embedding)
+    st(tmp_path / "in" / "model.safetensors", tensors)
+    ok("quantize", tmp_path / "in", tmp_path / "q", "--type", "i8", "--device", "ref")
+    for device in ("ref", "cpu"):
+        for activations in (INT8, TENSOR):
+            for ids in ([5], [6], [5, 6, 5, 6, 5, 6, 5, 6, 5, 6]):
+                assert np.isfinite(logits(tmp_path / "q", ids, activations=activations, device=device)).all()
+
+
+# ---- layer by layer ----
+
+@pytest.mark.parametrize("device", ["ref", "cpu"])
+@pytest.mark.parametrize("name", [*MODELS, "bert"])
+def test_layers(tmp_path, name, device):
+    """Hidden states of a layer at a time are those of a whole pass."""
+    if name == "bert":
+        make_bert(tmp_path / "in")
+        ids = [2, *range(5, 5 + 20), 3]
+        assert max(ids) < len(BERT_VOCAB)
+    else:
+        make_model(tmp_path / "in", name)
+        ids = [(i * 37 + 11) % 250 for i in range(50)]
+    options = {} if name == "bert" else {"context": len(ids)}
+    whole = run_model(tmp_path / "in", ids, want="hidden", device=device, **options)
+    layers = run_model(tmp_path / "in", ids, want="layers", device=device)
+    assert len(layers) % (len(ids) * E) == 0 and len(layers) < len(whole)
+    assert np.abs(whole[:len(layers)] - layers).max() <= 1e-4 * np.abs(layers).max()
+
+
+def test_observed(tmp_path):
+    """The first site of a layer is the norm of the embeddings, which numpy makes, too."""
+    tensors = make(tmp_path / "in", "qwen3")
+    ids = [(i * 37 + 11) % 250 for i in range(30)]
+    x = values(tensors["model.embed_tokens.weight"]).astype(np.float64)[ids]
+    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * values(tensors["model.layers.0.input_layernorm.weight"])
+    both = np.concatenate([x, x[:15]])
+    for device in ("ref", "cpu"):
+        slot = run_model(tmp_path / "in", ids, want="observed", device=device)
+        words = slot.view(np.uint32)
+        assert list(words[:3]) == [45, 0, 2]
+        assert words[16:16 + TOKEN_BINS].sum() == 45
+        bins = words[16 + TOKEN_BINS:16 + TOKEN_BINS + 2 * BINS]
+        exponent = int(slot.view(np.int32)[3])
+        assert 2.0 ** (exponent - 1) <= np.abs(x).max() < 2.0**exponent and bins.sum() == both.size
+        edges = np.arange(-BINS, BINS + 1) * 2.0**exponent / BINS
+        assert np.abs(np.histogram(both, edges)[0].astype(int) - bins.astype(int)).sum() <= 8  # at edges
+        k16 = (E + 15) // 16 * 16
+        arrays = slot[16 + TOKEN_BINS + 2 * BINS:][:7 * k16].reshape(7, k16)[:, :E]
+        for ours, theirs in zip(arrays, (both.min(0), both.max(0), both.sum(0), np.abs(both).sum(0), (both**2).sum(0),
+                                         x[:15].min(0), x[:15].max(0)), strict=True):
+            assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+        gram = slot[16 + TOKEN_BINS + 2 * BINS + 7 * k16:][:E * E].reshape(E, E)
+        assert np.abs(gram - both.T @ both).max() < 1e-4 * np.abs(gram).max()
