@@ -218,8 +218,8 @@ def test_windows(models, tmp_path):
     first = calibrate(model, text, tmp_path / "first", "--chunks", "2").stdout
     assert f"32 tokens in 2 windows of 16; {N_TOKENS - 32} tokens of the text not used" in first
     chosen = [calibrate(model, text, tmp_path / f"{i}", "--chunks", "2", "--seed", seed) and stats_of(tmp_path / f"{i}")[1]["fingerprint"]
-              for i, seed in enumerate(["1", "1", "2", "3", "4", "5"])]
-    assert chosen[0] == chosen[1] and len(set(chosen)) > 1
+              for i, seed in enumerate(["1", "1", "0", "7"])]
+    assert chosen[0] == chosen[1] and len(set(chosen)) == 3
     assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
     fails(3, "calibrate", model, "--tokens", text, "-o", tmp_path / "x", "--ctx", "16", "--chunks", "4", "--device", "ref",
           says=[f"has {N_TOKENS} tokens; 4 windows of 16 need 64"])
@@ -323,8 +323,8 @@ def test_bad_input(models, tmp_path):
     refused("--tokens", "1 2 3 4 5 6 7", "has 7 tokens; a window needs 16")
     refused("--tokens", "1 2 x", "number 3 is 'x'")
     refused("--tokens", "1 2 99999999", "number 3 is '99999999'")
-    refused("--text", "A text.", "no tokenizer")
-    refused("--jsonl", '{"text": "a"}\n{"body": "b"}', "no tokenizer")
+    refused("--text", "", "has 0 tokens; a window needs 16")
+    refused("--jsonl", '{"text": "a"}\n{"body": "b"}', "line 2 has no field 'text'")
     refused("--jsonl", "\n[]", "line 2 is no JSON object")
     refused("--jsonl", '\n{"text": 3}', "line 2: its field 'text' is no text")
     refused("--jsonl", '{"text": "a"}', "line 1 has no field 'body'", "--field", "body")
