@@ -197,6 +197,7 @@ typedef enum clq_activations {
     CLQ_ACTIVATIONS_TOKEN,  // a scale for each token, absmax / 127, when the model runs
     CLQ_ACTIVATIONS_TENSOR, // a scale and zero-point for all tokens of a pass, when the model runs
     CLQ_ACTIVATIONS_STATIC, // a scale and zero-point that were measured beforehand
+    CLQ_ACTIVATIONS_AUTO,   // when quantizing: static, but token where some tokens are much larger than most
 } clq_activations;
 
 typedef struct clq_activation_info {
@@ -205,7 +206,7 @@ typedef struct clq_activation_info {
     int32_t zero_point;
 } clq_activation_info;
 
-CLQ_API const char *clq_activations_name(clq_activations kind); // "none", "token", "tensor", "static"
+CLQ_API const char *clq_activations_name(clq_activations kind); // "none", "token", "tensor", "static", "auto"
 
 typedef struct clq_tensor_info {
     const char *name;
@@ -276,9 +277,9 @@ typedef struct clq_quantize_options {
     uint32_t n_overrides;
     const char *imatrix;      // a file with an importance matrix, .dat or GGUF, or of statistics; NULL: none
     const clq_activations *activations; // of integer weights; NULL: as the source says of those that are copied
-    bool activations_asymmetric; // CLQ_ACTIVATIONS_STATIC: with zero-points
-    const char *statistics;   // a file of `clquant calibrate`, for CLQ_ACTIVATIONS_STATIC; `imatrix` if that is NULL
-    const char *observer;     // whose ranges CLQ_ACTIVATIONS_STATIC takes; NULL: the default
+    bool activations_asymmetric; // static ones have zero-points
+    const char *statistics;   // a file of `clquant calibrate`, for _STATIC and _AUTO; `imatrix` if that is NULL
+    const char *observer;     // whose ranges static ones take; NULL: the default
     // Parts of names: of the tensors to use it for, or not to; at most one of the two lists.
     const char *const *include_weights, *const *exclude_weights;
     uint32_t n_include_weights, n_exclude_weights;

@@ -213,11 +213,11 @@ static int read_tensor_count(uint32_t *n)
 static int read_activations(clq_request *r)
 {
     r->o.activations = &r->activations;
-    for (int k = CLQ_ACTIVATIONS_NONE; k <= CLQ_ACTIVATIONS_STATIC; k++) {
+    for (int k = CLQ_ACTIVATIONS_NONE; k <= CLQ_ACTIVATIONS_AUTO; k++) {
         r->activations = (clq_activations)k;
         if (strcmp(optarg, clq_activations_name(r->activations)) == 0) return 0;
     }
-    return clq_usage_error("--activations wants none, token, tensor or static, not '%s'", optarg);
+    return clq_usage_error("--activations wants none, token, tensor, static or auto, not '%s'", optarg);
 }
 
 static int read_device(const char **device)

@@ -150,7 +150,7 @@ uint32_t clq_source_count(const clq_source *s) { return s->n_tensors; }
 
 const char *clq_activations_name(clq_activations kind)
 {
-    static const char *const names[] = {"none", "token", "tensor", "static"};
+    static const char *const names[] = {"none", "token", "tensor", "static", "auto"};
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "";
 }
 

@@ -11,34 +11,41 @@
 #include "model/view.h"
 #include "run/policy.h"
 
+// Whether ranges are taken from statistics.
+static bool is_measured(clq_activations kind)
+{
+    return kind == CLQ_ACTIVATIONS_STATIC || kind == CLQ_ACTIVATIONS_AUTO;
+}
+
 clq_status clq_plan_check_activations(const clq_plan *p, clq_error *err)
 {
     const clq_quantize_options *o = &p->options;
     clq_activations kind = o->activations ? *o->activations : CLQ_ACTIVATIONS_NONE;
     clq_observer observer;
+    bool measured = is_measured(kind);
     if (kind != CLQ_ACTIVATIONS_NONE && p->to_gguf)
         return clq_fail(
             err, CLQ_USAGE,
             "a GGUF file cannot say how activations are rounded (--activations %s); give an output that does "
             "not end in .gguf instead of '%s'",
             clq_activations_name(kind), p->out);
-    if (kind == CLQ_ACTIVATIONS_STATIC && !o->statistics)
+    if (measured && !o->statistics)
         return clq_fail(
             err, CLQ_USAGE,
-            "static activations need ranges that were measured: `clquant calibrate %s --text FILE -o STATS` "
+            "%s activations need ranges that were measured: `clquant calibrate %s --text FILE -o STATS` "
             "makes a file of them, which --stats STATS takes",
-            p->source->path);
-    if (o->statistics && kind != CLQ_ACTIVATIONS_STATIC && !p->to_gguf)
+            clq_activations_name(kind), p->source->path);
+    if (o->statistics && !measured && !p->to_gguf)
         return clq_fail(err, CLQ_USAGE,
-                        "--stats is for --activations static, and of a GGUF file for importance; neither is asked for");
-    if (o->activations_asymmetric && kind != CLQ_ACTIVATIONS_STATIC)
+                        "--stats is for --activations static or auto, and of a GGUF file for importance; neither is asked for");
+    if (o->activations_asymmetric && !measured)
         return clq_fail(err, CLQ_USAGE,
-                        "--asymmetric-activations is for --activations static; others have always (tensor) or never "
+                        "--asymmetric-activations is for --activations static or auto; others have always (tensor) or never "
                         "(token) a zero-point");
     if (!o->observer) return CLQ_OK;
-    if (kind != CLQ_ACTIVATIONS_STATIC)
+    if (!measured)
         return clq_fail(err, CLQ_USAGE,
-                        "--observer chooses the ranges of --activations static, which is not asked for");
+                        "--observer chooses the ranges of --activations static or auto, which is not asked for");
     if (clq_observer_parse(o->observer, &observer)) return CLQ_OK;
     clq_buf names = {0};
     for (int i = 0; i < CLQ_N_OBSERVERS; i++)
@@ -51,7 +58,7 @@ clq_status clq_plan_check_activations(const clq_plan *p, clq_error *err)
 
 // ---- names ----
 
-// Tokens so many times as large as the median leave it two bits.
+// One scale for tokens so many times as large as the median leaves that two bits.
 enum { WIDE_SPREAD = 32 };
 
 // What a weight is called in statistics, and which of that tensor's matrices it is.
@@ -69,6 +76,7 @@ typedef struct {
     uint32_t n_unreached, n_not_run, n_spread;
     const char *first_unreached, *first_not_run, *most_spread;
     double spread; // of most_spread
+    bool spread_is_dynamic; // such inputs get a scale for each token
 } statics;
 
 static clq_status open_places(statics *x, clq_error *err)
@@ -152,7 +160,8 @@ static clq_status measured(statics *x, const clq_entry *e, clq_activation *a, bo
         x->spread = spread;
         x->most_spread = e->info.name;
     }
-    a->quant = CLQ_QUANT_STATIC;
+    a->quant = x->spread_is_dynamic && spread >= WIDE_SPREAD ? CLQ_QUANT_TOKEN : CLQ_QUANT_STATIC;
+    if (a->quant == CLQ_QUANT_TOKEN) return CLQ_OK;
     clq_range_scale(&range, !x->plan->options.activations_asymmetric, &a->scale, &a->zero_point);
     return CLQ_OK;
 }
@@ -165,10 +174,10 @@ static void warn_of_ranges(const statics *x)
                  "%u expert%s that no token of the calibration text reached take%s the largest range of the layer's "
                  "others (the first: '%s')",
                  x->n_unreached, CLQ_PLURAL(x->n_unreached), x->n_unreached == 1 ? "s" : "", x->first_unreached);
-    if (x->n_spread)
+    if (x->n_spread && !x->spread_is_dynamic)
         clq_warn(hooks,
                  "the inputs of %u weight%s have tokens over %d times as large as most (of '%s' %.0f times): one scale for "
-                 "all tokens leaves few of the 127 steps to the others; --activations token has a scale for each",
+                 "all tokens leaves few of the 127 steps to the others; --activations auto gives these a scale for each token",
                  x->n_spread, CLQ_PLURAL(x->n_spread), WIDE_SPREAD, x->most_spread, x->spread);
     if (x->n_not_run)
         clq_warn(hooks,
@@ -194,7 +203,7 @@ static clq_status set_asked(clq_plan *p, clq_activations kind, statics *x, clq_e
         bool found = true;
         if (!takes(e)) continue;
         n++;
-        if (kind == CLQ_ACTIVATIONS_STATIC)
+        if (is_measured(kind))
             CLQ_TRY(measured(x, e, &e->activation, &found, err));
         else
             e->activation.quant = kind == CLQ_ACTIVATIONS_TOKEN ? CLQ_QUANT_TOKEN : CLQ_QUANT_TENSOR;
@@ -253,9 +262,10 @@ clq_status clq_plan_set_activations(clq_plan *p, const clq_stats_file *stats, cl
     if (!p->options.activations) keep(p);
     if (kind != CLQ_ACTIVATIONS_NONE) {
         statics x = {.plan = p, .stats = stats, .observer = CLQ_OBSERVER_MSE};
+        x.spread_is_dynamic = kind == CLQ_ACTIVATIONS_AUTO;
         if (stats) x.observer = clq_default_observer(stats->architecture);
         if (p->options.observer) clq_observer_parse(p->options.observer, &x.observer);
-        clq_status st = kind == CLQ_ACTIVATIONS_STATIC ? open_places(&x, err) : CLQ_OK;
+        clq_status st = is_measured(kind) ? open_places(&x, err) : CLQ_OK;
         if (st == CLQ_OK) st = set_asked(p, kind, &x, err);
         if (st == CLQ_OK) warn_of_ranges(&x);
         free(x.places);
