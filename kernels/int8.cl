@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Activations rounded to int8 (CLQ_QUANT_*), and products of int8 weights with them whose sums are int32 (CLQ_MODE_I8):
 // see include/clquant_steps.h. The C references, which give the same bits, are in host/ops/int8.c.
+//
+//   DOT_PRODUCT  1: there are dot products of packed int8
 #ifndef CLQ_INT8_CL
 #define CLQ_INT8_CL
 #include "linear.cl"
+
+#ifndef DOT_PRODUCT
+#define DOT_PRODUCT 0
+#endif
 
 #define MAGNITUDE(x) (as_uint(x) & 0x7fffffffu) // ordered as |x|, NaN above infinity
 #define INFINITE 0x7f800000u
@@ -268,7 +274,7 @@ inline void put_i8(place at, __global const clq_step *s, uint t, uint row, i8_ro
 }
 
 // acc + four products of int8, packed.
-#if defined(cl_khr_integer_dot_product) && defined(__opencl_c_integer_dot_product_input_4x8bit_packed)
+#if DOT_PRODUCT // cl_khr_integer_dot_product: the host has tried it
 #define DOT4(a, b, acc) ((acc) + dot_4x8packed_ss_int(a, b))
 #else
 inline int dot4(uint a, uint b, int acc)

@@ -9,15 +9,15 @@ inline void range(place at, __global const clq_step *s NEAR_PARAM)
 {
     for (uint t = at.group; t < s->tokens; t += at.n_groups) {
         __global const float *x = at.state + s->in + (size_t)t * s->in_stride;
-        float low = 0.0f, high = 0.0f;
+        float under = 0.0f, high = 0.0f; // under: the largest -x
         for (uint i = LID; i < s->cols; i += LSIZE) {
-            low = fmin(low, x[i]);
+            under = fmax(under, -x[i]);
             high = fmax(high, x[i]);
         }
         high = GROUP_MAX(high);
-        low = -GROUP_MAX(-low);
+        under = GROUP_MAX(under);
         if (LID == 0) {
-            at.state[s->out + 2 * (size_t)t] = low;
+            at.state[s->out + 2 * (size_t)t] = -under;
             at.state[s->out + 2 * (size_t)t + 1] = high;
         }
     }
@@ -105,13 +105,13 @@ inline void observe_range(place at, __global const clq_step *s NEAR_PARAM)
     __global float *slot = at.state + s->out, *arrays = slot + CLQ_SLOT_CHANNELS;
     __global uint *head = (__global uint *)slot;
     uint k16 = (s->cols + 15) / 16 * 16;
-    float low = INFINITY, high = -INFINITY;
+    float under = -INFINITY, high = -INFINITY; // under: the largest -x
     for (uint i = LID; i < s->cols; i += LSIZE) {
-        low = fmin(low, arrays[CLQ_CHANNEL_WINDOW_MIN * k16 + i]);
+        under = fmax(under, -arrays[CLQ_CHANNEL_WINDOW_MIN * k16 + i]);
         high = fmax(high, arrays[CLQ_CHANNEL_WINDOW_MAX * k16 + i]);
     }
     high = GROUP_MAX(high);
-    low = -GROUP_MAX(-low);
+    float low = -GROUP_MAX(under);
     if (LID != 0) return;
     if (!(low <= high)) low = high = 0.0f; // no finite value
     bool first = head[CLQ_SLOT_WINDOWS] == 0;
@@ -146,50 +146,37 @@ inline void count_token(__global uint *head, uint most)
 }
 
 #if WG
-// Counts of a group: two of 16 bits a word, so for at most 65535 values.
+// A group counts one half of the bins at a time in local memory, then adds.
 #define NEAR_BINS CLQ_BINS
-inline void add_near_bins(__global uint *bins, __local uint *near)
-{
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (uint i = LID; i < NEAR_BINS; i += LSIZE) {
-        uint both = near[i];
-        if (both & 0xffff) atomic_add((volatile __global uint *)bins + 2 * i, both & 0xffff);
-        if (both >> 16) atomic_add((volatile __global uint *)bins + 2 * i + 1, both >> 16);
-        near[i] = 0;
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-}
-
 inline void observe_values(place at, __global const clq_step *s, __local float *near_floats)
 {
     __global float *slot = at.state + s->out;
-    __global uint *head = (__global uint *)slot, *bins = head + CLQ_SLOT_BINS;
+    __global uint *head = (__global uint *)slot;
     __local uint *near = (__local uint *)near_floats + UNITS;
     float scale = as_float((uint)(127 + 12 - (int)head[CLQ_SLOT_EXPONENT]) << 23);
-    for (uint i = LID; i < NEAR_BINS; i += LSIZE) near[i] = 0;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    uint counted = 0;
     for (uint t = at.group; t < s->tokens; t += at.n_groups) {
         __global const float *x = at.state + s->in + (size_t)t * s->in_stride;
-        float most = 0.0f;
-        for (uint base = 0; base < s->cols; base += 32768) {
-            uint end = min(base + 32768, s->cols);
-            if (counted + (end - base) > 65535) {
-                add_near_bins(bins, near);
-                counted = 0;
-            }
-            counted += end - base;
-            for (uint i = base + LID; i < end; i += LSIZE) {
-                if (MAGNITUDE(x[i]) >= INFINITE) continue;
-                most = fmax(most, fabs(x[i]));
-                int bin = CLQ_BINS + (int)floor(x[i] * scale);
-                atomic_add((volatile __local uint *)near + bin / 2, bin % 2 ? 65536u : 1u);
+        uint most = 0;
+        for (uint i = LID; i < s->cols; i += LSIZE) most = max(most, MAGNITUDE(x[i]) < INFINITE ? MAGNITUDE(x[i]) : 0u);
+        most = group_max_uint(most, near_floats);
+        if (LID == 0) count_token(head, most);
+    }
+    for (int first = 0; first < 2 * CLQ_BINS; first += NEAR_BINS) {
+        for (uint i = LID; i < NEAR_BINS; i += LSIZE) near[i] = 0;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        for (uint t = at.group; t < s->tokens; t += at.n_groups) {
+            __global const float *x = at.state + s->in + (size_t)t * s->in_stride;
+            for (uint i = LID; i < s->cols; i += LSIZE) {
+                bool good = MAGNITUDE(x[i]) < INFINITE;
+                int bin = CLQ_BINS + (int)floor(good ? x[i] * scale : 0.0f) - first;
+                if (good && bin >= 0 && bin < NEAR_BINS) atomic_inc((volatile __local uint *)near + bin);
             }
         }
-        most = group_max(most, near_floats);
-        if (LID == 0) count_token(head, as_uint(most));
+        barrier(CLK_LOCAL_MEM_FENCE);
+        for (uint i = LID; i < NEAR_BINS; i += LSIZE)
+            if (near[i]) atomic_add((volatile __global uint *)head + CLQ_SLOT_BINS + first + i, near[i]);
+        barrier(CLK_LOCAL_MEM_FENCE);
     }
-    add_near_bins(bins, near);
 }
 #else
 // Each group counts for itself, then adds.

@@ -33,9 +33,9 @@ typedef struct clq_corpus {
     uint64_t n_dropped; // of these, in no window
 } clq_corpus;
 
-// Where the tokenizer adds a BOS it stands in place of each window's first token, as in llama.cpp's llama-imatrix and in
-// clq_evaluate; an encoder's windows get their special tokens in addition. Without `chunks` a rest of two tokens or more
-// is a window, too. tokenizer: NULL for a model that has none; then only ids can be taken.
+// Where the tokenizer adds a BOS it stands in place of each window's first token, as in llama.cpp's llama-imatrix and
+// in clq_evaluate; an encoder's windows get their special tokens in addition. Without `chunks` a rest of two tokens or
+// more is a window, too. tokenizer: NULL for a model that has none; then only ids can be taken.
 // CLQ_BAD_INPUT when text is malformed (naming the line or the place), an id is not in the vocabulary, or there are
 // fewer tokens than one window has, or than `chunks` windows have.
 clq_status clq_corpus_create(const clq_tokenizer *tokenizer, const char *text, size_t len,

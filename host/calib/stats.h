@@ -18,12 +18,14 @@ typedef enum clq_observer {
     CLQ_N_OBSERVERS
 } clq_observer;
 
-// Whose ranges are taken where none is named.
-#define CLQ_DEFAULT_OBSERVER CLQ_OBSERVER_P99_99
-
 // Names on the command line and in files: minmax, moving-average, percentile-99.9 ...
 const char *clq_observer_name(clq_observer observer);
 bool clq_observer_parse(const char *text, clq_observer *observer);
+
+// Whose ranges are taken where none is named: what lost least (bench/results has the measurements). Decoders have tokens
+// whose few huge values squares protect; of encoders, whose errors add up over all tokens of a mean, hardly anything may
+// be clipped.
+clq_observer clq_default_observer(const char *architecture);
 
 // The range that an observer gives for int8 activations of one scale a tensor.
 typedef struct clq_range {
@@ -57,6 +59,9 @@ typedef struct clq_stats_file {
 // The quantization of activations that an observer's range gives: scale > 0, finite. A site that saw nothing or only
 // zeros: scale 1, zero_point 0. Symmetric: absmax / 127, 0. Else (max - min) / 255, -128 + round(-min / scale).
 void clq_range_scale(const clq_range *range, bool symmetric, float *scale, int32_t *zero_point);
+
+// How many times the median token's absmax the largest token's is, at one matrix of a site; 1 where no token was seen.
+double clq_token_spread(const clq_stat_site *site, uint32_t matrix);
 
 // CLQ_BAD_INPUT for another file, or one whose sizes or values cannot be.
 clq_status clq_stats_open(const char *path, clq_stats_file **stats, clq_error *err);

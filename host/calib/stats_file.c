@@ -396,7 +396,13 @@ clq_status clq_stats_open(const char *path, clq_stats_file **stats, clq_error *e
 bool clq_stats_is(const char *path)
 {
     clq_source *s;
-    if (clq_source_open(path, NULL, &s, NULL) != CLQ_OK) return false;
+    clq_file f;
+    char head[4] = "GGUF";
+    if (clq_file_open(path, &f, NULL) != CLQ_OK) return false;
+    bool may_be = f.size > sizeof head && clq_file_read(&f, 0, head, sizeof head, NULL) == CLQ_OK &&
+                  memcmp(head, "GGUF", sizeof head) != 0; // whose metadata may be long
+    clq_file_close(&f);
+    if (!may_be || clq_source_open(path, NULL, &s, NULL) != CLQ_OK) return false;
     const char *format = s->container == CLQ_SAFETENSORS ? clq_json_text(s->st_metadata, "format") : NULL;
     bool is = format && strcmp(format, CLQ_STATS_FORMAT) == 0;
     clq_source_close(s);

@@ -42,6 +42,7 @@ typedef struct clq_steps {
     clq_memory *tables;        // clq_grids_expand
     uint32_t n_steps, counter;
     bool together;             // one launch runs many steps
+    bool dot_product;          // the device has integer dot products, and they work
     bool pending;              // something was started and not waited for
     bool use_reference;        // the self-test failed
     bool use_blas;             // CLBlast makes dense products

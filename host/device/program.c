@@ -194,7 +194,7 @@ static clq_status program_get(clq_opencl *d, const char *file, int lanes, const 
                               clq_error *err)
 {
     char options[sizeof((clq_program *)0)->options];
-    snprintf(options, sizeof options, "-cl-std=CL1.2 -w%s -DVW=%d -DWG=%d %s",
+    snprintf(options, sizeof options, "%s-w%s -DVW=%d -DWG=%d %s", strstr(extra, "-cl-std=") ? "" : "-cl-std=CL1.2 ",
              d->base.info.exact_divide ? " -cl-fp32-correctly-rounded-divide-sqrt" : "",
              d->work_groups ? 1 : lanes, d->work_groups, extra);
     for (clq_program *p = d->programs; p; p = p->next)

@@ -170,8 +170,10 @@ static clq_status get_kernel(clq_opencl *d, uint32_t kind, clq_kernel **kernel, 
         char options[sizeof((clq_program *)0)->options - 128], formats[1200];
         bool portable = getenv("CLQ_TEST_PORTABLE"); // without the x86 parts of codes.cl
         format_options(s, formats, sizeof formats);
+        bool dot = s->dot_product && kind == CLQ_STEP_LINEAR;
         if (d->work_groups)
-            snprintf(options, sizeof options, "-DKIND=%u %s", kind, formats);
+            snprintf(options, sizeof options, "%s-DKIND=%u %s", dot ? "-cl-std=CL3.0 -DDOT_PRODUCT=1 " : "", kind,
+                     formats);
         else
             snprintf(options, sizeof options, "-DTOGETHER=%d %s%s", s->together, portable ? "-DPORTABLE " : "",
                      formats);
@@ -336,6 +338,31 @@ static bool groups_meet(clq_opencl *d)
     return true;
 }
 
+// Extensions are not taken at their word: a product of packed int8 is built and made.
+static bool dot_products_work(clq_opencl *d)
+{
+    size_t len = 0;
+    clGetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, 0, NULL, &len);
+    char *extensions = calloc(1, len + 1);
+    bool named = extensions && clGetDeviceInfo(d->id, CL_DEVICE_EXTENSIONS, len, extensions, NULL) == CL_SUCCESS &&
+                 strstr(extensions, "cl_khr_integer_dot_product");
+    free(extensions);
+    if (!named || !d->work_groups || getenv("CLQ_TEST_PORTABLE")) return false;
+    clq_kernel *kernel;
+    clq_memory *out = NULL;
+    int32_t results[CLQ_UNITS] = {0};
+    cl_uint a = 0x7f80ff03, b = 0x807f02fe; // bytes 3, -1, -128, 127 and -2, 2, 127, -128
+    if (clq_kernel_get(d, "probe_dot.cl", 1, "-cl-std=CL3.0", "probe_dot", &kernel, NULL) != CLQ_OK ||
+        clq_cl_memory_create(&d->base, sizeof results, &out, NULL) != CLQ_OK)
+        return false;
+    clq_arg args[] = {CLQ_ARG(memory_of(out)->mem), CLQ_ARG(a), CLQ_ARG(b)};
+    d->steps.pending = true;
+    bool ran = clq_launch(d, kernel, 1, args, 3, NULL, NULL) == CLQ_OK && finish(d, NULL) == CLQ_OK &&
+               clq_cl_memory_read(out, 0, results, sizeof results, NULL) == CLQ_OK;
+    clq_cl_memory_free(out);
+    return ran && results[0] == 3 * -2 + -1 * 2 + -128 * 127 + 127 * -128 && results[CLQ_UNITS - 1] == results[0];
+}
+
 static clq_status prepare(clq_opencl *d, clq_error *err)
 {
     clq_steps *s = &d->steps;
@@ -348,6 +375,7 @@ static clq_status prepare(clq_opencl *d, clq_error *err)
     CLQ_TRY(clq_cl_memory_write(s->tables, 0, tables, sizeof tables, err));
     const char *wish = getenv("CLQ_TOGETHER");
     clq_blas_open(d);
+    s->dot_product = dot_products_work(d);
     s->together = !d->work_groups && !s->use_blas && memory_of(s->sync)->host &&
                   d->base.threads <= d->base.info.compute_units &&
                   (wish && *wish ? *wish != '0' : d->tuning.together != 0);

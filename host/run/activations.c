@@ -51,6 +51,9 @@ clq_status clq_plan_check_activations(const clq_plan *p, clq_error *err)
 
 // ---- names ----
 
+// Tokens so many times as large as the median leave it two bits.
+enum { WIDE_SPREAD = 32 };
+
 // What a weight is called in statistics, and which of that tensor's matrices it is.
 typedef struct {
     const char *name; // NULL: the model does not run it
@@ -63,8 +66,9 @@ typedef struct {
     clq_observer observer;
     clq_view view; // of a folder
     place *places; // of the folder's tensors
-    uint32_t n_unreached, n_not_run;
-    const char *first_unreached, *first_not_run;
+    uint32_t n_unreached, n_not_run, n_spread;
+    const char *first_unreached, *first_not_run, *most_spread;
+    double spread; // of most_spread
 } statics;
 
 static clq_status open_places(statics *x, clq_error *err)
@@ -142,6 +146,12 @@ static clq_status measured(statics *x, const clq_entry *e, clq_activation *a, bo
             "tensor another type with --tensor-type",
             path, e->info.name, at.name);
     if (!site->tokens[at.matrix] && x->n_unreached++ == 0) x->first_unreached = e->info.name;
+    double spread = clq_token_spread(site, at.matrix);
+    if (spread >= WIDE_SPREAD) x->n_spread++;
+    if (spread > x->spread) {
+        x->spread = spread;
+        x->most_spread = e->info.name;
+    }
     a->quant = CLQ_QUANT_STATIC;
     clq_range_scale(&range, !x->plan->options.activations_asymmetric, &a->scale, &a->zero_point);
     return CLQ_OK;
@@ -155,6 +165,11 @@ static void warn_of_ranges(const statics *x)
                  "%u expert%s that no token of the calibration text reached take%s the largest range of the layer's "
                  "others (the first: '%s')",
                  x->n_unreached, CLQ_PLURAL(x->n_unreached), x->n_unreached == 1 ? "s" : "", x->first_unreached);
+    if (x->n_spread)
+        clq_warn(hooks,
+                 "the inputs of %u weight%s have tokens over %d times as large as most (of '%s' %.0f times): one scale for "
+                 "all tokens leaves few of the 127 steps to the others; --activations token has a scale for each",
+                 x->n_spread, CLQ_PLURAL(x->n_spread), WIDE_SPREAD, x->most_spread, x->spread);
     if (x->n_not_run)
         clq_warn(hooks,
                  "%u weight%s that running the model does not use ha%s no ranges; their activations stay float (the "
@@ -237,7 +252,8 @@ clq_status clq_plan_set_activations(clq_plan *p, const clq_stats_file *stats, cl
     clq_activations kind = p->options.activations ? *p->options.activations : CLQ_ACTIVATIONS_NONE;
     if (!p->options.activations) keep(p);
     if (kind != CLQ_ACTIVATIONS_NONE) {
-        statics x = {.plan = p, .stats = stats, .observer = CLQ_DEFAULT_OBSERVER};
+        statics x = {.plan = p, .stats = stats, .observer = CLQ_OBSERVER_MSE};
+        if (stats) x.observer = clq_default_observer(stats->architecture);
         if (p->options.observer) clq_observer_parse(p->options.observer, &x.observer);
         clq_status st = kind == CLQ_ACTIVATIONS_STATIC ? open_places(&x, err) : CLQ_OK;
         if (st == CLQ_OK) st = set_asked(p, kind, &x, err);

@@ -215,12 +215,48 @@ def imatrix(put):
     put("bad_behind", lambda p: write_imatrix_dat(one, p, struct.pack("<ii", 7, 0) + b"xx"))
 
 
+OBSERVERS = ["minmax", "moving-average", "percentile-99.9", "percentile-99.99", "percentile-99.999", "entropy", "mse"]
+
+
+def write_stats(path, sites, kind="clquant-statistics", more=None, arrays=None):
+    """sites: (weights, columns, matrices, gram). more: of the description; arrays: in place of zeros."""
+    about = {"version": 1, "dataset": "t", "architecture": "llama", "fingerprint": "0123456789abcdef", "context": 4, "windows": 1,
+             "tokens": 4, "observers": OBSERVERS,
+             "sites": [{"weights": w, "cols": c, "matrices": m, "gram": g} for w, c, m, g in sites]}
+    tensors = {}
+    for w, c, m, g in sites:
+        shapes = {"tokens": ("U64", (m,)), "ranges": ("F32", (m, 7, 3)), "bins": ("U32", (m, 8192)),
+                  "token_bins": ("U32", (m, 256)), "exponents": ("I32", (m,)), "token_range": ("F32", (m, 2))}
+        shapes |= {k: ("F32", (m, c)) for k in ("min", "max", "sum", "sum_abs", "sum_sq")}
+        shapes |= {"gram": ("F32", (m, c, c))} if g else {}
+        tensors |= {f"{w[0]}.{k}": raw(t, np.zeros(shape)) for k, (t, shape) in shapes.items()}
+    for key, t in (arrays or {}).items():
+        tensors[key] = t
+    st(path, tensors, {"format": kind, "statistics": json.dumps({**about, **(more or {})})})
+
+
+def stats(put):
+    one = [(["a"], 1, 1, False)]
+    two = [(["a", "b"], 2, 1, True), (["c"], 1, 2, False)]
+    put("one", lambda p: write_stats(p, one))
+    put("two", lambda p: write_stats(p, two, arrays={"c.tokens": raw("U64", [4, 0]), "c.sum_sq": f32([[3.0], [0.0]])}))
+    put("checkpoint", lambda p: write_stats(p, one, "clquant-checkpoint", {"run": "0" * 16, "next_layer": 1},
+                                            {"hidden": f32(np.zeros((4, 2)))}))
+    put("bad_sites", lambda p: write_stats(p, []))
+    put("bad_twice", lambda p: write_stats(p, [(["a", "a"], 1, 1, False)]))
+    put("bad_version", lambda p: write_stats(p, one, more={"version": 2}))
+    put("bad_cols", lambda p: write_stats(p, one, more={"sites": [{"weights": ["a"], "cols": 1 << 40, "matrices": 1, "gram": False}]}))
+    put("bad_gram", lambda p: write_stats(p, one, more={"sites": [{"weights": ["a"], "cols": 1, "matrices": 1, "gram": True}]}))
+    put("bad_range", lambda p: write_stats(p, one, arrays={"a.ranges": f32(np.full((1, 7, 3), np.nan))}))
+    put("bad_json", lambda p: st(p, {}, {"format": "clquant-statistics", "statistics": "{"}))
+
+
 def main():
     total = 0
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         for name, make in (("safetensors", safetensors), ("gguf", lambda put: gguf(put, work)), ("hfdir", lambda put: hfdir(put, work)),
-                           ("imatrix", imatrix)):
+                           ("imatrix", imatrix), ("stats", stats)):
             corpus = HERE / f"corpus_{name}"
             corpus.mkdir(exist_ok=True)
             for old in corpus.glob("seed_*"):
