@@ -276,6 +276,9 @@ static void test_activation_settings(void **state)
         // Lists of what is left alone, and the order of targets.
         {CONFIG("\"g\":" GROUP("[\"Linear\"]", TOKEN_INPUTS), ",\"ignore\":[\"f\"]"), CLQ_QUANT_TOKEN, 0, NULL},
         {CONFIG("\"g\":" GROUP("[\"Linear\"]", TOKEN_INPUTS), ",\"ignore\":[\"re:.\"]"), 0, 0, NULL},
+        {CONFIG("\"a\":" GROUP("[\"h\",\"Embedding\"]", "null") ",\"b\":" GROUP("[\"Linear\"]", TOKEN_INPUTS), ""),
+         CLQ_QUANT_TOKEN, CLQ_QUANT_TOKEN, NULL},
+        {CONFIG("\"a\":" GROUP("[\"lm_head\"]", TOKEN_INPUTS), ""), 0, 0, NULL},
         {CONFIG("\"a\":" GROUP("[\"re:m\"]", TOKEN_INPUTS) ",\"b\":" GROUP(
                     "[\"m\"]", STATIC_INPUTS) ",\"c\":" GROUP("[\"Linear\"]", "null"),
                 ""),

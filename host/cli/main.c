@@ -111,9 +111,10 @@ static const char perplexity_usage[] =
     "  --save-base FILE         write the predictions, for --base; llama-perplexity reads them, too\n"
     "  --base FILE              compare with them; on their tokens, which a --text must begin with\n"
     "  --activations stored|f32|int8|int8-tensor\n"
-    "                           how products round their inputs. stored (default): as the checkpoint says,\n"
-    "                           else not; f32: not; int8: as it says, else with quantized weights to int8, as\n"
-    "                           llama.cpp does; int8-tensor: with integer weights one scale a pass\n" CLQ_MODEL_OPTIONS_HELP;
+    "                           how products round their inputs. stored (default): as the checkpoint\n"
+    "                           says, else not; f32: not; int8: as it says, else with quantized weights\n"
+    "                           to int8, as llama.cpp does; int8-tensor: with integer weights one scale\n"
+    "                           a pass\n" CLQ_MODEL_OPTIONS_HELP;
 
 static const char generate_usage[] =
     "MODEL -p PROMPT|--file FILE [-n N] [--temp T] [--seed S] [--stop TEXT]...\n"
@@ -336,8 +337,8 @@ clq_status clq_parse_type(const char *text, clq_type *type, clq_error *err)
     const clq_mix *mix = clq_mix_find(text);
     const clq_type_pair *pair = clq_type_pair_find(text);
     if (pair)
-        return clq_fail(err, CLQ_USAGE, "'%s' is %s with int8 activations: only --type of `clquant quantize` takes it", text,
-                        pair->type);
+        return clq_fail(err, CLQ_USAGE, "'%s' is %s with int8 activations: only --type of `clquant quantize` takes it",
+                        text, pair->type);
     if (!mix) return CLQ_USAGE;
     return clq_fail(err, CLQ_USAGE,
                     "'%s' is a mix, not a type: only --type of `clquant quantize` takes mixes; its base type is %s, "

@@ -32,10 +32,10 @@ static clq_status bad(const clq_tensor *t, const char *what, clq_error *err)
 }
 
 // The "weights" settings of a module; NULL when no group is about it.
-static const json_t *weight_settings(const json_t *config, const char *stem, size_t len)
+static const json_t *weight_settings(const clq_module_settings *settings, const char *stem, size_t len)
 {
     clq_target target;
-    return json_object_get(clq_module_group(config, stem, len, &target), "weights");
+    return json_object_get(clq_module_group(settings, stem, len, &target), "weights");
 }
 
 static clq_extent *give(clq_extent *to, clq_tensor *from)
@@ -231,12 +231,13 @@ static clq_status assemble_float8(const clq_source *s, const clq_names *all, clq
     return CLQ_OK;
 }
 
-static clq_status assemble(clq_source *s, const clq_names *all, clq_tensor *t, clq_error *err)
+static clq_status assemble(clq_source *s, const clq_names *all, const clq_module_settings *modules, clq_tensor *t,
+                           clq_error *err)
 {
     bool packed = clq_ends_with(t->name, "_packed");
     size_t len = strlen(t->name) - (packed ? strlen("_packed") : 0);
     if (t->type.format == CLQ_F8_E4M3 || t->type.format == CLQ_F8_E5M2) return assemble_float8(s, all, t, len, err);
-    const json_t *settings = weight_settings(s->config, t->name, len);
+    const json_t *settings = weight_settings(modules, t->name, len);
     // Names without ".weight" may be anything, unless the settings are about them.
     if (clq_module_len(t->name, len) == len && !settings) return CLQ_OK;
     if (packed) return assemble_packed(s, all, t, settings, len, err);
@@ -250,17 +251,19 @@ clq_status clq_compressed_assemble(clq_source *s, const clq_hooks *hooks, clq_er
     all.sorted = malloc(all.n * sizeof *all.sorted);
     // Tensors get shorter names and marks while they are assembled; walk a copy of the order.
     clq_tensor **walk = malloc(all.n * sizeof *walk);
+    clq_module_settings modules = {0};
     clq_status st = CLQ_OK;
     if (!all.sorted || !walk) {
         st = clq_fail_memory(err, all.n * sizeof *walk);
         goto out;
     }
+    CLQ_TRY_OUT(clq_module_settings_create(s->config, &modules, err));
     for (uint32_t i = 0; i < all.n; i++) all.sorted[i] = &s->tensors[i];
     qsort(all.sorted, all.n, sizeof *all.sorted, by_name);
     memcpy(walk, all.sorted, all.n * sizeof *walk);
     for (uint32_t i = 0; i < all.n; i++)
-        if (!clq_tensor_used(walk[i])) CLQ_TRY_OUT(assemble(s, &all, walk[i], err));
-    CLQ_TRY_OUT(clq_compressed_activations(s, &all, hooks, err));
+        if (!clq_tensor_used(walk[i])) CLQ_TRY_OUT(assemble(s, &all, &modules, walk[i], err));
+    CLQ_TRY_OUT(clq_compressed_activations(s, &all, &modules, hooks, err));
     for (uint32_t i = 0; i < s->n_tensors; i++)
         if (clq_tensor_used(&s->tensors[i])) {
             free(s->tensors[i].name);
@@ -269,6 +272,7 @@ clq_status clq_compressed_assemble(clq_source *s, const clq_hooks *hooks, clq_er
     clq_source_drop_unnamed(s);
     st = clq_source_check_names(s, err); // "X.weight" beside "X.weight_packed"
 out:
+    clq_module_settings_free(&modules);
     free(walk);
     free(all.sorted);
     return st;

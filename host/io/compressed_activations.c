@@ -113,17 +113,17 @@ static clq_status read_static(const clq_source *s, const clq_tensor *scale, cons
     return CLQ_OK;
 }
 
-// t: "X.weight".
-static clq_status set_activation(const clq_source *s, const clq_names *all, clq_tensor *t, bool settings, unmet *u,
-                                 clq_error *err)
+// t: "X.weight". settings NULL: there are none.
+static clq_status set_activation(const clq_source *s, const clq_names *all, const clq_module_settings *settings,
+                                 clq_tensor *t, unmet *u, clq_error *err)
 {
     clq_tensor *scale = companion(all, t, ".input_scale"), *zero = companion(all, t, ".input_zero_point");
     size_t len = strlen(t->name);
     scheme wanted = {.quant = CLQ_QUANT_NONE};
     if (settings) {
         clq_target target;
-        const json_t *group = clq_module_group(s->config, t->name, len, &target);
-        if (multiplies(t, target) && !clq_module_ignored(s->config, t->name, len)) {
+        const json_t *group = clq_module_group(settings, t->name, len, &target);
+        if (multiplies(t, target) && !clq_module_ignored(settings, t->name, len)) {
             const char *reason = json_is_array(group)
                                      ? "a preset by its name alone"
                                      : read_scheme(json_object_get(group, "input_activations"), &wanted);
@@ -174,21 +174,22 @@ static void warn(const clq_source *s, const unmet *u, const clq_hooks *hooks)
     clq_buf_free(&text);
 }
 
-clq_status clq_compressed_activations(clq_source *s, const clq_names *all, const clq_hooks *hooks, clq_error *err)
+clq_status clq_compressed_activations(clq_source *s, const clq_names *all, const clq_module_settings *settings,
+                                      const clq_hooks *hooks, clq_error *err)
 {
     static const char *const of_outputs[] = {".output_scale", ".output_zero_point"};
     static const char *const of_cache[] = {".k_scale",      ".v_scale",      ".q_scale",
                                            ".k_zero_point", ".v_zero_point", ".q_zero_point"};
     const json_t *q = json_object_get(s->config, "quantization_config");
     const char *method = json_string_value(json_object_get(q, "quant_method"));
-    bool settings = json_is_object(q), float8 = method && strcmp(method, "fp8") == 0;
+    bool float8 = method && strcmp(method, "fp8") == 0;
     if (method && !float8 && strcmp(method, "compressed-tensors") != 0) return CLQ_OK; // another layout
     unmet u = {0};
     if (float8 && json_is_string(json_object_get(q, "activation_scheme"))) add_reason(&u, "float8 activations", NULL);
     for (uint32_t i = 0; i < all->n; i++) {
         clq_tensor *t = all->sorted[i];
         if (!clq_tensor_used(t) && (clq_ends_with(t->name, ".weight") || t->type.format == CLQ_INT))
-            CLQ_TRY(set_activation(s, all, t, settings, &u, err));
+            CLQ_TRY(set_activation(s, all, json_is_object(q) ? settings : NULL, t, &u, err));
     }
     bool cache = json_is_object(json_object_get(q, "kv_cache_scheme"));
     if (cache) add_reason(&u, "a quantized cache of keys and values", NULL);

@@ -372,7 +372,7 @@ def test_float_weights(tmp_path):
     config["quantization_config"] = {"quant_method": "compressed-tensors", "format": "dense", "ignore": ["lm_head"],
                                      "config_groups": {"g": group}}
     (src / "config.json").write_text(json.dumps(config))
-    r = ok("convert", src, out, "--type", "f16")
+    r = ok("convert", src, out, "--type", "f16", "--device", "ref")
     assert warnings_of(r) == []
     group = groups_of(out)["group_0"]
     assert group["weights"] is None and group["format"] == "dense" and inputs_of(group) == STATIC | {"symmetric": False}
