@@ -14,7 +14,7 @@ from run_models import make_bert
 from test_output import faults, interrupted, leftovers  # noqa: F401
 
 OBSERVERS = ["minmax", "moving-average", "percentile-99.9", "percentile-99.99", "percentile-99.999", "entropy", "mse"]
-DEFAULT = "percentile-99.99"
+DEFAULT = "mse"  # of decoders
 LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
           "mlp.up_proj", "mlp.down_proj"]
 KEYS = {"actorder", "block_structure", "dynamic", "group_size", "num_bits", "observer", "observer_kwargs", "strategy",
@@ -303,14 +303,30 @@ def test_weights_that_are_not_run(tmp_path):
         p = f"blk.{i}."
         sites |= {tuple(f"{p}attn_{n}.weight" for n in "qkv"): (e, [8]), (f"{p}attn_output.weight",): (e, [8]),
                   (f"{p}ffn_up.weight",): (e, [8]), (f"{p}ffn_down.weight",): (f, [8])}
-    write_stats(path, sites, "bert")
+    ranges = write_stats(path, sites, "bert")
     r = quantize(model, tmp_path / "out", "w8a8_static", "--stats", path)
     assert len(warnings_of(r)) == 1
     assert "1 weight that running the model does not use" in r.stderr and "pooler.dense.weight" in r.stderr
     groups = groups_of(tmp_path / "out")
     assert inputs_of(groups["group_0"]) == STATIC
+    scale = values(read_folder(tmp_path / "out")["encoder.layer.0.output.dense.input_scale"])[0]
+    assert scale == expected(ranges["blk.0.ffn_down.weight"][0], "percentile-99.999")[0]  # the default of encoders
     assert groups["group_1"]["targets"] == ["pooler.dense"] and groups["group_1"]["input_activations"] is None
     ok("verify", model, tmp_path / "out")
+
+
+def test_spread_of_tokens(tmp_path, model):
+    """An input with tokens far larger than most is told: one scale cannot serve all."""
+    def spread(t):
+        bins = np.zeros((1, 256))
+        bins[0, 4 * 32] = 8  # from 1 on
+        t |= {"blk.1.ffn_down.weight.token_bins": raw("U32", bins),
+              "blk.1.ffn_down.weight.token_range": f32([[1, 900]])}
+
+    write_stats(tmp_path / "s", llama_sites(2), edit=spread)
+    r = ok("quantize", model, tmp_path / "out", "--type", "w8a8_static", "--stats", tmp_path / "s", "--dry-run")
+    assert len(warnings_of(r)) == 1 and "'model.layers.1.mlp.down_proj.weight' 800 times" in r.stderr
+    assert "--activations token" in r.stderr
 
 
 # ---- what a source says ----
@@ -478,7 +494,7 @@ def test_resume(tmp_path, model, stats, faults):  # noqa: F811
     good = tree(tmp_path / "good")
     interrupted(tmp_path, faults, model, out, "i4_g32", 12, *more)
     # Other scales: refused.
-    fails(3, "quantize", model, out, "--type", "i4_g32", "--device", "ref", *more, "--observer", "mse", "--resume",
+    fails(3, "quantize", model, out, "--type", "i4_g32", "--device", "ref", *more, "--observer", "minmax", "--resume",
           says="cannot resume")
     fails(3, "quantize", model, out, "--type", "i4_g32", "--device", "ref", "--resume", says="cannot resume")
     r = ok("quantize", model, out, "--type", "i4_g32", "--device", "ref", *more, "--resume")
