@@ -315,18 +315,26 @@ def test_weights_that_are_not_run(tmp_path):
     ok("verify", model, tmp_path / "out")
 
 
-def test_spread_of_tokens(tmp_path, model):
-    """An input with tokens far larger than most is told: one scale cannot serve all."""
-    def spread(t):
-        bins = np.zeros((1, 256))
-        bins[0, 4 * 32] = 8  # from 1 on
-        t |= {"blk.1.ffn_down.weight.token_bins": raw("U32", bins),
-              "blk.1.ffn_down.weight.token_range": f32([[1, 900]])}
+def test_tokens_of_many_sizes(tmp_path, model):
+    """One scale cannot serve tokens of very different sizes: static warns of them, auto gives each its own."""
+    site, path = "blk.0.ffn_down.weight", tmp_path / "stats"
 
-    write_stats(tmp_path / "s", llama_sites(2), edit=spread)
-    r = ok("quantize", model, tmp_path / "out", "--type", "w8a8_static", "--stats", tmp_path / "s", "--dry-run")
-    assert len(warnings_of(r)) == 1 and "'model.layers.1.mlp.down_proj.weight' 800 times" in r.stderr
-    assert "--activations token" in r.stderr
+    def spread(tensors):
+        bins = np.zeros((1, 256), np.uint32)
+        bins[0, 4 * 32], bins[0, 4 * 42] = 7, 1  # seven tokens of about 1, one of about 1024
+        tensors[f"{site}.token_bins"] = raw("U32", bins)
+        tensors[f"{site}.token_range"] = f32([[1, 1030]])
+    write_stats(path, llama_sites(LAYERS), edit=spread)
+    r = ok("quantize", model, tmp_path / "static", "--type", "w8a8_static", "--stats", path)
+    assert len(warnings_of(r)) == 1 and "'model.layers.0.mlp.down_proj.weight' 916 times" in r.stderr, r.stderr
+    r = ok("quantize", model, tmp_path / "auto", "--type", "i8", "--activations", "auto", "--stats", path)
+    assert warnings_of(r) == []
+    assert "13 weights with int8 activations (static)" in r.stdout and "1 weight with int8 activations (token)" in r.stdout
+    kinds = {n: a["kind"] for n, a in info(tmp_path / "auto").items() if a}
+    assert kinds.pop("model.layers.0.mlp.down_proj.weight") == "token" and set(kinds.values()) == {"static"}
+    assert "model.layers.0.mlp.down_proj.input_scale" not in read_folder(tmp_path / "auto")
+    ok("verify", model, tmp_path / "auto")
+    fails(2, "quantize", model, tmp_path / "x", "--type", "i8", "--activations", "auto", says=("auto activations need",))
 
 
 # ---- what a source says ----
@@ -432,8 +440,8 @@ def statistics_of(tmp_path):
     ("o", ["--type", "i8", "--activations", "static"], ["clquant calibrate", "--stats"]),
     ("o", ["--type", "w8a8", "--activations", "static", "--stats", "STATS"], ["--type w8a8 stands for", "contradicts"]),
     ("o", ["--type", "w8a8_static", "--activations", "none", "--stats", "STATS"], ["contradicts"]),
-    ("o", ["--type", "i8", "--activations", "int8"], ["none, token, tensor or static", "'int8'"]),
-    ("o", ["--type", "i8", "--activations", "Token"], ["none, token, tensor or static"]),
+    ("o", ["--type", "i8", "--activations", "int8"], ["none, token, tensor, static or auto", "'int8'"]),
+    ("o", ["--type", "i8", "--activations", "Token"], ["none, token, tensor, static or auto"]),
     ("o", ["--type", "w8a8_static", "--stats", "STATS", "--observer", "max"], ["'max'", *OBSERVERS]),
     ("o", ["--type", "w8a8", "--observer", "mse"], ["--observer"]),
     ("o", ["--type", "w8a8", "--asymmetric-activations"], ["--asymmetric-activations is for --activations static"]),
