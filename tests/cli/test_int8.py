@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Products with activations rounded to int8, and models that are run layer by layer as calibration does it."""
+import json
 import subprocess
 
 import numpy as np
 import pytest
 from arch_models import E, make
-from common import REPO, f32, ok, run, st, values
+from common import REPO, T, f32, ok, read_folder, run, st, values
 from run_models import BERT_VOCAB, CONTEXT, MODELS, RUN_MODEL, log_softmax, logits, make_bert, make_model, run_model
 
 TINY_LLAMA = REPO / "tests" / "tiny-llama"
@@ -120,3 +121,55 @@ def test_observed(tmp_path):
             assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
         gram = slot[16 + TOKEN_BINS + 2 * BINS + 7 * k16:][:E * E].reshape(E, E)
         assert np.abs(gram - both.T @ both).max() < 1e-4 * np.abs(gram).max()
+
+
+# ---- as checkpoints say ----
+
+def static_folder(tmp_path, name, edit):
+    """A folder of i8 weights with what `edit` says of each linear weight's activations: None, "token", or a scale."""
+    make_model(tmp_path / "in", name)
+    ok("quantize", tmp_path / "in", tmp_path / "q", "--type", "w8a8", "--device", "ref")
+    tensors = read_folder(tmp_path / "q")
+    config = json.loads((tmp_path / "q" / "config.json").read_text())
+    groups = config["quantization_config"]["config_groups"]
+    weights = groups["group_0"]["weights"]
+    inputs = groups["group_0"]["input_activations"]
+    modules = [n[:-len(".weight")] for n in tensors if n.endswith(".weight") and n + "_scale" in tensors]
+    groups.clear()
+    for i, module in enumerate(modules):
+        kind = edit(module)
+        said = None if kind is None else inputs if kind == "token" else inputs | {
+            "dynamic": False, "strategy": "tensor", "symmetric": True}
+        groups[f"group_{i}"] = {"targets": [module], "weights": weights, "input_activations": said,
+                                "output_activations": None, "format": "int-quantized"}
+        if isinstance(kind, float):
+            tensors[module + ".input_scale"] = T("F32", (1,), np.float32(kind).tobytes())
+    st(tmp_path / "q" / "model.safetensors", tensors, {"format": "pt"})
+    (tmp_path / "q" / "config.json").write_text(json.dumps(config))
+    return tmp_path / "q", modules
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen2moe", "gemma2", "phi3"])
+def test_different_rounding_of_one_input(tmp_path, name):
+    """Weights that share an input, and experts, may each round it in another way."""
+    kinds = [None, "token", 0.03, 0.05, "token", 0.02, None]
+    count = iter(range(10**6))
+    folder, modules = static_folder(tmp_path, name, lambda module: kinds[next(count) % len(kinds)])
+    assert len(modules) > 7
+    prompt = [(i * 37 + 11) % 250 for i in range(20)]
+    for ids in (prompt, prompt[:1]):
+        ref, cpu = (logits(folder, ids, device=d) for d in ("ref", "cpu"))
+        exact = logits(folder, ids, activations=1)  # CLQ_ROUND_NOTHING
+        assert np.isfinite(ref).all() and np.abs(log_softmax(ref) - log_softmax(exact)).max() > 1e-3
+        assert kld(ref, cpu).mean() < 0.05
+
+
+def test_static_scales_saturate(tmp_path):
+    """A scale far too small clips everything: what comes out is what clipped inputs make."""
+    folder, _ = static_folder(tmp_path, "qwen2", lambda module: 1e-6)
+    assert np.isfinite(logits(folder, [5, 9, 200], device="cpu")).all()
+    for bad in (0.0, -1.0, np.inf):
+        (tmp_path / str(bad)).mkdir()
+        other, _ = static_folder(tmp_path / str(bad), "qwen2", lambda module: float(bad))
+        r = run("info", other)
+        assert r.returncode == 3 and "input_scale" in r.stderr
