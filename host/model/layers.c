@@ -14,6 +14,7 @@ struct clq_layers {
     clq_tokenizer *tokenizer;
     clq_memory *weights; // of the unit that is there
     int32_t unit;        // CLQ_UNIT_EMBED, a layer, or NOTHING
+    clq_pass pass;       // whose inputs are in the state; no tokens: none
     clq_site sites[MAX_SITES];
     uint32_t n_sites;
     uint64_t observed_floats; // of all sites together
@@ -178,6 +179,7 @@ clq_status clq_layers_embed(clq_layers *l, const int32_t *tokens, uint32_t n, fl
 {
     clq_engine *e = &l->e;
     clq_pass pass = {.tokens = n};
+    l->pass.tokens = 0;
     if (n == 0 || n > e->state.batch)
         return clq_fail(err, CLQ_USAGE, "a window of %u tokens, where 1 to %u are planned", n, e->state.batch);
     for (uint32_t i = 0; i < n; i++)
@@ -202,20 +204,27 @@ clq_status clq_layers_load(clq_layers *l, uint32_t layer, clq_error *err)
     return CLQ_OK;
 }
 
+// The angles of n positions, which stay in the state for windows of the same length.
+static clq_status set_positions(clq_layers *l, uint32_t n, clq_error *err)
+{
+    if (l->pass.tokens == n) return CLQ_OK;
+    int32_t *ids = calloc(n, sizeof *ids); // behind the embedding they do not matter
+    clq_pass pass = {.tokens = n};
+    if (!ids) return clq_fail_memory(err, n * sizeof *ids);
+    clq_status st = clq_engine_inputs(&l->e, ids, &pass, err);
+    free(ids);
+    if (st == CLQ_OK) l->pass = pass;
+    return st;
+}
+
 clq_status clq_layers_run(clq_layers *l, uint32_t n, float *hidden, clq_error *err)
 {
     clq_engine *e = &l->e;
-    clq_pass pass = {.tokens = n};
-    int32_t none = 0; // the ids do not matter behind the embedding
     uint64_t n_floats = (uint64_t)n * e->net.embd;
-    int32_t *ids = n > 1 ? calloc(n, sizeof *ids) : &none;
-    if (!ids) return clq_fail_memory(err, n * sizeof *ids);
-    clq_status st = clq_engine_inputs(e, ids, &pass, err);
-    if (ids != &none) free(ids);
-    CLQ_TRY(st);
+    CLQ_TRY(set_positions(l, n, err));
     CLQ_TRY(e->device->ops->memory_write(e->state_memory, e->state.x * 4, hidden, n_floats * 4, err));
     e->graph.taps = &l->taps;
-    st = clq_engine_layer(e, &(clq_placed){&e->layers[l->unit], 0}, (uint32_t)l->unit, &pass, err);
+    clq_status st = clq_engine_layer(e, &(clq_placed){&e->layers[l->unit], 0}, (uint32_t)l->unit, &l->pass, err);
     e->graph.taps = NULL;
     if (st == CLQ_OK) st = clq_engine_read(e, e->state.x, n_floats, hidden, err);
     if (st != CLQ_OK) e->graph.n_steps = 0;
