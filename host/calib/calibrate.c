@@ -125,6 +125,12 @@ static clq_status check_finite(const calibration *c, const clq_stat_site *site, 
             "layer %u: %u values that '%s' reads are NaN or infinite: the weights before it are damaged, or "
             "their products beyond float32",
             c->state.next_layer, bad, site->name);
+    uint64_t values = 0, tokens = 0;
+    for (int i = 0; i < 2 * CLQ_BINS; i++) values += site->bins[(uint64_t)m * 2 * CLQ_BINS + i];
+    for (int i = 0; i < CLQ_TOKEN_BINS; i++) tokens += site->token_bins[(uint64_t)m * CLQ_TOKEN_BINS + i];
+    if (tokens != site->tokens[m] || values != tokens * cols)
+        return clq_fail(err, CLQ_DEVICE, "layer %u: the device lost count of what '%s' reads", c->state.next_layer,
+                        site->name);
     double sum = 0;
     for (uint64_t i = m * cols; i < (m + 1) * cols; i++)
         sum += (double)site->sum[i] * 0.0 + (double)site->sum_sq[i] * 0.0; // NaN of what is not finite

@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/net.h"
-
 static const char *const names[CLQ_N_OBSERVERS] = {
     [CLQ_OBSERVER_MINMAX] = "minmax",
     [CLQ_OBSERVER_MOVING_AVERAGE] = "moving-average",
@@ -29,11 +27,6 @@ bool clq_observer_parse(const char *text, clq_observer *observer)
     return false;
 }
 
-clq_observer clq_default_observer(const char *architecture)
-{
-    return clq_architecture_is_encoder(architecture) ? CLQ_OBSERVER_P99_999 : CLQ_OBSERVER_MSE;
-}
-
 double clq_token_spread(const clq_stat_site *site, uint32_t matrix)
 {
     const uint32_t *bins = site->token_bins + (uint64_t)matrix * CLQ_TOKEN_BINS;
@@ -43,6 +36,11 @@ double clq_token_spread(const clq_stat_site *site, uint32_t matrix)
     double median = ldexp(1 + (bin % 4 + 0.5) / 4, (int)(bin / 4) - 32);
     double spread = (double)site->token_range[2 * matrix + 1] / median;
     return site->tokens[matrix] && spread > 1 ? spread : 1;
+}
+
+clq_observer clq_default_observer(const clq_stat_site *site, uint32_t matrix)
+{
+    return clq_token_spread(site, matrix) >= CLQ_WIDE_SPREAD ? CLQ_OBSERVER_MSE : CLQ_OBSERVER_P99_999;
 }
 
 void clq_range_scale(const clq_range *range, bool symmetric, float *scale, int32_t *zero_point)

@@ -22,10 +22,8 @@ typedef enum clq_observer {
 const char *clq_observer_name(clq_observer observer);
 bool clq_observer_parse(const char *text, clq_observer *observer);
 
-// Whose ranges are taken where none is named: what lost least (bench/results has the measurements). Decoders have tokens
-// whose few huge values squares protect; of encoders, whose errors add up over all tokens of a mean, hardly anything may
-// be clipped.
-clq_observer clq_default_observer(const char *architecture);
+// One scale for tokens so many times as large as the median one leaves that two bits.
+#define CLQ_WIDE_SPREAD 32
 
 // The range that an observer gives for int8 activations of one scale a tensor.
 typedef struct clq_range {
@@ -62,6 +60,9 @@ void clq_range_scale(const clq_range *range, bool symmetric, float *scale, int32
 
 // How many times the median token's absmax the largest token's is, at one matrix of a site; 1 where no token was seen.
 double clq_token_spread(const clq_stat_site *site, uint32_t matrix);
+// Whose range is taken where no observer is named: what lost least (bench/results has the measurements). Percentile-99.999,
+// as hardly anything may be clipped; mse where the spread of tokens is wide, as there a clip costs less than coarse steps.
+clq_observer clq_default_observer(const clq_stat_site *site, uint32_t matrix);
 
 // CLQ_BAD_INPUT for another file, or one whose sizes or values cannot be.
 clq_status clq_stats_open(const char *path, clq_stats_file **stats, clq_error *err);

@@ -358,7 +358,10 @@ clq_status clq_stats_open_as(const char *path, const char *format, clq_stats_ope
     const json_t *metadata = o->source->container == CLQ_SAFETENSORS ? o->source->st_metadata : NULL;
     const char *own = clq_json_text(metadata, "format"), *text = clq_json_text(metadata, "statistics");
     if (!own || !text || strcmp(own, format) != 0) {
-        st = clq_fail(err, CLQ_BAD_INPUT, "'%s' is no file of the format %s", path, format);
+        st = own && strcmp(own, CLQ_CHECKPOINT_FORMAT) == 0
+                 ? clq_fail(err, CLQ_BAD_INPUT, "'%s' is of a calibration that was interrupted: `clquant calibrate` with "
+                            "--resume goes on with it", path)
+                 : clq_fail(err, CLQ_BAD_INPUT, "'%s' is no file of the format %s", path, format);
         goto out;
     }
     o->stats = calloc(1, sizeof *o->stats);
@@ -404,7 +407,7 @@ bool clq_stats_is(const char *path)
     clq_file_close(&f);
     if (!may_be || clq_source_open(path, NULL, &s, NULL) != CLQ_OK) return false;
     const char *format = s->container == CLQ_SAFETENSORS ? clq_json_text(s->st_metadata, "format") : NULL;
-    bool is = format && strcmp(format, CLQ_STATS_FORMAT) == 0;
+    bool is = format && (strcmp(format, CLQ_STATS_FORMAT) == 0 || strcmp(format, CLQ_CHECKPOINT_FORMAT) == 0);
     clq_source_close(s);
     return is;
 }

@@ -122,11 +122,41 @@ static int read_request(int argc, char **argv, request *r)
     if (r->has_seed && !r->corpus.chunks)
         return clq_usage_error("--seed chooses --chunks windows, and their number is not given");
     if (r->model.o.context && r->model.o.context < 4) return clq_usage_error("--ctx wants 4 tokens or more");
+    r->corpus.random = r->has_seed;
+    return 0;
+}
+
+// ---- outputs ----
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static char *folder_of(const char *path)
+{
+    size_t len = (size_t)(clq_path_base(path) - path);
+    return len ? strndup(path, len) : strdup(".");
+}
+
+// Whether two names are of one place, where perhaps no file stands yet.
+static bool same_place(const char *a, const char *b)
+{
+    char *folders[2] = {folder_of(a), folder_of(b)};
+    bool same = folders[0] && folders[1] && strcmp(clq_path_base(a), clq_path_base(b)) == 0 &&
+                same_file(folders[0], folders[1]);
+    free(folders[0]);
+    free(folders[1]);
+    return same || same_file(a, b);
+}
+
+static int check_names(const request *r)
+{
     for (uint32_t i = 0; i < r->n_exports; i++)
         for (uint32_t k = 0; k < i + (r->out != NULL); k++)
-            if (strcmp(r->exports[i], k < i ? r->exports[k] : r->out) == 0)
+            if (same_place(r->exports[i], k < i ? r->exports[k] : r->out))
                 return clq_usage_error("'%s' is to be written twice", r->exports[i]);
-    r->corpus.random = r->has_seed;
     return 0;
 }
 
@@ -143,12 +173,17 @@ static int export_only(const request *r)
 {
     clq_stats_file *stats;
     clq_error err;
-    if (r->text || r->out || !r->n_exports)
-        return clq_usage_error("'%s' is a statistics file: it can be exported (--imatrix), not calibrated on",
-                               r->model.path);
+    if (r->text || r->out || !r->n_exports || r->corpus.chunks || r->gram || r->resume || r->model.o.context ||
+        r->model.device || r->model.threads)
+        return clq_usage_error("'%s' is a statistics file: it can be exported (--imatrix, and --quiet or --json), not "
+                               "calibrated on", r->model.path);
     clq_status st = clq_stats_open(r->model.path, &stats, &err);
     if (st != CLQ_OK) return clq_report(&err);
-    st = export_all(r, stats, &err);
+    for (uint32_t i = 0; i < r->n_exports && st == CLQ_OK; i++)
+        st = same_file(r->exports[i], r->model.path)
+                 ? clq_fail(&err, CLQ_OUTPUT, "'%s' is the statistics file itself", r->exports[i])
+                 : clq_output_try_file(r->exports[i], &err);
+    if (st == CLQ_OK) st = export_all(r, stats, &err);
     int code = st == CLQ_OK ? 0 : clq_report(&err);
     if (!code && r->model.json) {
         json_t *root = json_object();
@@ -162,12 +197,6 @@ static int export_only(const request *r)
 }
 
 // ---- opening ----
-
-static bool same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
 
 static clq_status check_output(const job *j, const request *r, const char *path, clq_error *err)
 {
@@ -312,6 +341,7 @@ int clq_cmd_calibrate(int argc, char **argv)
 {
     request r;
     int code = read_request(argc, argv, &r);
+    if (!code) code = check_names(&r);
     if (code) return code;
     if (clq_stats_is(r.model.path)) return export_only(&r);
     if (!r.text) return clq_usage_error("--text, --jsonl or --tokens is missing: the text to calibrate on");

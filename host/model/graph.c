@@ -27,6 +27,7 @@ static void prepare(clq_graph *g, const clq_placed *p, const int which[3], uint3
 {
     clq_input_kind kinds[3];
     bool measured = false, first = true;
+    uint32_t used[CLQ_N_MODES] = {0};
     clq_graph_observe(g, which[0], 0, tokens, p->unit->weights[which[0]].cols, in);
     for (int i = 0; i < 3 && which[i] >= 0; i++) {
         const clq_weight *w = &p->unit->weights[which[i]];
@@ -36,15 +37,15 @@ static void prepare(clq_graph *g, const clq_placed *p, const int which[3], uint3
         measured = true;
     }
     for (int i = 0; i < 3 && which[i] >= 0; i++) {
-        uint32_t others = 0; // of the same mode, before it
         int same = 0;
-        for (; same < i && !clq_same_input_kind(&kinds[same], &kinds[i]); same++) others += kinds[same].mode == kinds[i].mode;
+        while (same < i && !clq_same_input_kind(&kinds[same], &kinds[i])) same++;
         if (same < i) {
             places[i] = places[same];
             continue;
         }
         uint32_t mode = kinds[i].mode;
-        places[i] = g->state->prep[mode] + others * g->state->place_floats[mode];
+        if (used[mode] == g->state->places) g->failed = true; // was not planned for
+        places[i] = g->state->prep[mode] + used[mode]++ * g->state->place_floats[mode];
         clq_graph_prepare(g, &kinds[i], which[i], tokens, p->unit->weights[which[i]].cols, in, places[i],
                    first ? 0 : CLQ_STEP_TOGETHER);
         first = false;

@@ -20,6 +20,7 @@ typedef struct clq_state {
     uint64_t attended;            // [batch][heads * head_dim]
     uint64_t gate, up, act;       // [batch][ffn]; fused: gate and up are one [batch][2 * ffn] at gate
     uint64_t prep[CLQ_N_MODES];   // prepared inputs in each mode that the model needs
+    uint32_t places;              // in each mode
     uint64_t place_floats[CLQ_N_MODES]; // of one of the places there, for weights that share an input but not its rounding
     uint64_t ranges;              // [batch][2]: of the tokens, for CLQ_QUANT_TENSOR
     uint64_t status;              // a word: what a PREP found bad
@@ -69,7 +70,7 @@ typedef struct clq_graph {
     uint64_t layer_bytes;   // of the cache: keys, then values; 0: layers share one place
     clq_step *steps;        // owned
     uint32_t n_steps, capacity;
-    bool failed;            // no memory
+    bool failed;            // no memory, on the host or planned in the state
 } clq_graph;
 
 // Tokens that go through the layers together. Offsets are floats in the state.

@@ -22,10 +22,11 @@ typedef struct {
     uint64_t used[CLQ_N_MODES];
 } run_places;
 
-static uint64_t take_place(const clq_graph *g, uint32_t mode, uint32_t tokens, uint32_t cols, run_places *places)
+static uint64_t take_place(clq_graph *g, uint32_t mode, uint32_t tokens, uint32_t cols, run_places *places)
 {
     uint64_t at = g->state->prep[mode] + places->used[mode];
     places->used[mode] += clq_graph_round_16(clq_prep_floats(tokens, cols, mode));
+    if (places->used[mode] > g->state->place_floats[mode] * g->state->places) g->failed = true; // was not planned for
     return at;
 }
 

@@ -41,9 +41,10 @@ void clq_unit_needs(const clq_unit *unit, clq_rounding activations, clq_input_ne
             clq_input_kind kind = clq_input_kind_of(w, m, activations);
             needs->modes |= 1u << kind.mode;
             if (kind.mode != CLQ_MODE_F32 || kind.activation.quant != CLQ_QUANT_NONE) needs->rounds = true;
-            // Up to three weights share an input, and a checkpoint may round it differently for each.
-            if (activations != CLQ_ROUND_NOTHING && clq_weight_activation(w, m).quant != CLQ_QUANT_NONE)
-                needs->places = 3;
+            // Up to three weights share an input. A checkpoint may round it differently for each; and rounded floats
+            // stand beside floats for weights that take no rounding.
+            bool stored = activations != CLQ_ROUND_NOTHING && clq_weight_activation(w, m).quant != CLQ_QUANT_NONE;
+            if (stored || (kind.mode == CLQ_MODE_F32 && kind.activation.quant != CLQ_QUANT_NONE)) needs->places = 3;
         }
     }
 }
@@ -67,7 +68,7 @@ static uint64_t prep_bound(uint64_t tokens, uint64_t cols, uint32_t mode, bool r
 
 bool clq_state_plan(const clq_net *n, uint32_t batch, const clq_input_needs *needs, clq_state *s)
 {
-    *s = (clq_state){.batch = batch};
+    *s = (clq_state){.batch = batch, .places = needs->places};
     uint32_t rows = CLQ_LOGITS / n->vocab / 16 * 16;
     rows = rows < CLQ_MIN_LOGIT_ROWS ? CLQ_MIN_LOGIT_ROWS : rows > CLQ_MAX_LOGIT_ROWS ? CLQ_MAX_LOGIT_ROWS : rows;
     s->logit_rows = batch < rows ? batch : rows;

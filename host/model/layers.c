@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "device/steps_test.h"
 #include "model/engine.h"
 
 enum { MAX_SITES = 8 };
@@ -100,6 +101,18 @@ static clq_status make_weights(clq_layers *l, clq_error *err)
     return l->e.device->ops->memory_create(l->e.device, most + CLQ_WEIGHT_PADDING, &l->weights, err);
 }
 
+// What is observed is baked into models: the device's kernels must give what the references give.
+static clq_status test_observing(clq_device *device, bool gram, clq_error *err)
+{
+    clq_observe_case c = {.tokens = 5, .cols = 63, .windows = 2, .gram = gram};
+    double worst = 2;
+    clq_status st = clq_observe_compare(device, &c, &worst, err);
+    if (st != CLQ_OK || worst <= 1) return st;
+    return clq_fail(err, CLQ_DEVICE,
+                    "kernel self-test: what calibration observes on '%s' is not what the references observe; --device "
+                    "ref uses these", device->info.name);
+}
+
 static clq_status open_layers(clq_layers *l, const clq_source *source, const clq_layers_options *o, clq_error *err)
 {
     clq_engine *e = &l->e;
@@ -115,6 +128,7 @@ static clq_status open_layers(clq_layers *l, const clq_source *source, const clq
     e->graph.positions = o->context;
     l->taps.gram = o->gram;
     CLQ_TRY(clq_engine_plan_units(e, err));
+    CLQ_TRY(test_observing(e->device, o->gram, err));
     CLQ_TRY(plan_state(l, o->context, err));
     CLQ_TRY(clq_engine_buffers(e, err));
     CLQ_TRY(clq_view_tokenizer(&e->view, &l->tokenizer, err));

@@ -105,13 +105,6 @@ static clq_status read_float(const reader *r, const char *suffix, float *v)
 
 // ---- sizes ----
 
-bool clq_architecture_is_encoder(const char *architecture)
-{
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(kinds[i].name, architecture) == 0) return kinds[i].is_encoder;
-    return false;
-}
-
 static clq_status find_kind(const clq_view *view, const clq_net_kind **kind, clq_error *err)
 {
     char *name = clq_kv_dup_string(view->kvs, "general.architecture");

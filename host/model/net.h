@@ -72,8 +72,6 @@ typedef struct clq_net {
     uint32_t pooling; // GGUF's number
 } clq_net;
 
-// Whether models of GGUF's architecture are encoders; false for an unknown one.
-bool clq_architecture_is_encoder(const char *architecture);
 // context: positions of the cache, decides between longrope's factors. CLQ_BAD_INPUT with the key or tensor.
 clq_status clq_net_read(const clq_view *view, uint32_t context, clq_net *net, clq_error *err);
 void clq_net_free(clq_net *net);

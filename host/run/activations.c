@@ -58,9 +58,6 @@ clq_status clq_plan_check_activations(const clq_plan *p, clq_error *err)
 
 // ---- names ----
 
-// One scale for tokens so many times as large as the median leaves that two bits.
-enum { WIDE_SPREAD = 32 };
-
 // What a weight is called in statistics, and which of that tensor's matrices it is.
 typedef struct {
     const char *name; // NULL: the model does not run it
@@ -70,7 +67,7 @@ typedef struct {
 typedef struct {
     clq_plan *plan;
     const clq_stats_file *stats;
-    clq_observer observer;
+    const clq_observer *observer; // NULL: the default of each input
     clq_view view; // of a folder
     place *places; // of the folder's tensors
     uint32_t n_unreached, n_not_run, n_spread;
@@ -108,15 +105,21 @@ static place find_place(const statics *x, const clq_entry *e)
 
 // ---- static ----
 
-// The range of a matrix; of one that no token reached, what covers the ranges of the others. False: there are none.
-static bool range_of(const clq_stat_site *site, uint32_t matrix, clq_observer observer, clq_range *range)
+static const clq_range *own_range(const clq_stat_site *site, uint32_t matrix, const clq_observer *observer)
 {
-    *range = site->ranges[(uint64_t)matrix * CLQ_N_OBSERVERS + observer];
+    clq_observer by = observer ? *observer : clq_default_observer(site, matrix);
+    return &site->ranges[(uint64_t)matrix * CLQ_N_OBSERVERS + by];
+}
+
+// The range of a matrix; of one that no token reached, what covers the ranges of the others. False: there are none.
+static bool range_of(const clq_stat_site *site, uint32_t matrix, const clq_observer *observer, clq_range *range)
+{
+    *range = *own_range(site, matrix, observer);
     if (site->tokens[matrix]) return true;
     bool any = false;
     *range = (clq_range){0};
     for (uint32_t m = 0; m < site->n_matrices; m++) {
-        const clq_range *other = &site->ranges[(uint64_t)m * CLQ_N_OBSERVERS + observer];
+        const clq_range *other = own_range(site, m, observer);
         if (!site->tokens[m]) continue;
         any = true;
         range->absmax = fmaxf(range->absmax, other->absmax);
@@ -144,9 +147,12 @@ static clq_status measured(statics *x, const clq_entry *e, clq_activation *a, bo
             "'%s' has nothing about tensor '%s' (%s): calibrate this model, or give the tensor another type "
             "with --tensor-type",
             path, e->info.name, at.name);
-    if (site->cols != e->cols || at.matrix >= site->n_matrices)
+    if (site->cols != e->cols)
         return clq_fail(err, CLQ_BAD_INPUT, "'%s' is of another model: its '%s' has %u columns, tensor '%s' has %llu",
                         path, at.name, site->cols, e->info.name, (unsigned long long)e->cols);
+    if (at.matrix >= site->n_matrices)
+        return clq_fail(err, CLQ_BAD_INPUT, "'%s' is of another model: its '%s' has %u matrices, tensor '%s' is number %u",
+                        path, at.name, site->n_matrices, e->info.name, at.matrix + 1);
     if (!range_of(site, at.matrix, x->observer, &range))
         return clq_fail(
             err, CLQ_BAD_INPUT,
@@ -155,12 +161,12 @@ static clq_status measured(statics *x, const clq_entry *e, clq_activation *a, bo
             path, e->info.name, at.name);
     if (!site->tokens[at.matrix] && x->n_unreached++ == 0) x->first_unreached = e->info.name;
     double spread = clq_token_spread(site, at.matrix);
-    if (spread >= WIDE_SPREAD) x->n_spread++;
+    if (spread >= CLQ_WIDE_SPREAD) x->n_spread++;
     if (spread > x->spread) {
         x->spread = spread;
         x->most_spread = e->info.name;
     }
-    a->quant = x->spread_is_dynamic && spread >= WIDE_SPREAD ? CLQ_QUANT_TOKEN : CLQ_QUANT_STATIC;
+    a->quant = x->spread_is_dynamic && spread >= CLQ_WIDE_SPREAD ? CLQ_QUANT_TOKEN : CLQ_QUANT_STATIC;
     if (a->quant == CLQ_QUANT_TOKEN) return CLQ_OK;
     clq_range_scale(&range, !x->plan->options.activations_asymmetric, &a->scale, &a->zero_point);
     return CLQ_OK;
@@ -178,7 +184,7 @@ static void warn_of_ranges(const statics *x)
         clq_warn(hooks,
                  "the inputs of %u weight%s have tokens over %d times as large as most (of '%s' %.0f times): one scale for "
                  "all tokens leaves few of the 127 steps to the others; --activations auto gives these a scale for each token",
-                 x->n_spread, CLQ_PLURAL(x->n_spread), WIDE_SPREAD, x->most_spread, x->spread);
+                 x->n_spread, CLQ_PLURAL(x->n_spread), CLQ_WIDE_SPREAD, x->most_spread, x->spread);
     if (x->n_not_run)
         clq_warn(hooks,
                  "%u weight%s that running the model does not use ha%s no ranges; their activations stay float (the "
@@ -261,10 +267,9 @@ clq_status clq_plan_set_activations(clq_plan *p, const clq_stats_file *stats, cl
     clq_activations kind = p->options.activations ? *p->options.activations : CLQ_ACTIVATIONS_NONE;
     if (!p->options.activations) keep(p);
     if (kind != CLQ_ACTIVATIONS_NONE) {
-        statics x = {.plan = p, .stats = stats, .observer = CLQ_OBSERVER_MSE};
-        x.spread_is_dynamic = kind == CLQ_ACTIVATIONS_AUTO;
-        if (stats) x.observer = clq_default_observer(stats->architecture);
-        if (p->options.observer) clq_observer_parse(p->options.observer, &x.observer);
+        clq_observer observer;
+        statics x = {.plan = p, .stats = stats, .spread_is_dynamic = kind == CLQ_ACTIVATIONS_AUTO};
+        if (p->options.observer && clq_observer_parse(p->options.observer, &observer)) x.observer = &observer;
         clq_status st = is_measured(kind) ? open_places(&x, err) : CLQ_OK;
         if (st == CLQ_OK) st = set_asked(p, kind, &x, err);
         if (st == CLQ_OK) warn_of_ranges(&x);

@@ -14,7 +14,7 @@ from run_models import make_bert
 from test_output import faults, interrupted, leftovers  # noqa: F401
 
 OBSERVERS = ["minmax", "moving-average", "percentile-99.9", "percentile-99.99", "percentile-99.999", "entropy", "mse"]
-DEFAULT = "mse"  # of decoders
+DEFAULT = "percentile-99.999"  # where tokens do not differ much
 LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
           "mlp.up_proj", "mlp.down_proj"]
 KEYS = {"actorder", "block_structure", "dynamic", "group_size", "num_bits", "observer", "observer_kwargs", "strategy",
@@ -310,7 +310,7 @@ def test_weights_that_are_not_run(tmp_path):
     groups = groups_of(tmp_path / "out")
     assert inputs_of(groups["group_0"]) == STATIC
     scale = values(read_folder(tmp_path / "out")["encoder.layer.0.output.dense.input_scale"])[0]
-    assert scale == expected(ranges["blk.0.ffn_down.weight"][0], "percentile-99.999")[0]  # the default of encoders
+    assert scale == expected(ranges["blk.0.ffn_down.weight"][0], DEFAULT)[0]
     assert groups["group_1"]["targets"] == ["pooler.dense"] and groups["group_1"]["input_activations"] is None
     ok("verify", model, tmp_path / "out")
 
@@ -324,9 +324,11 @@ def test_tokens_of_many_sizes(tmp_path, model):
         bins[0, 4 * 32], bins[0, 4 * 42] = 7, 1  # seven tokens of about 1, one of about 1024
         tensors[f"{site}.token_bins"] = raw("U32", bins)
         tensors[f"{site}.token_range"] = f32([[1, 1030]])
-    write_stats(path, llama_sites(LAYERS), edit=spread)
+    ranges = write_stats(path, llama_sites(LAYERS), edit=spread)
     r = ok("quantize", model, tmp_path / "static", "--type", "w8a8_static", "--stats", path)
     assert len(warnings_of(r)) == 1 and "'model.layers.0.mlp.down_proj.weight' 916 times" in r.stderr, r.stderr
+    scale = values(read_folder(tmp_path / "static")["model.layers.0.mlp.down_proj.input_scale"])[0]
+    assert scale == expected(ranges[site][0], "mse")[0]  # the default there
     r = ok("quantize", model, tmp_path / "auto", "--type", "i8", "--activations", "auto", "--stats", path)
     assert warnings_of(r) == []
     assert "13 weights with int8 activations (static)" in r.stdout and "1 weight with int8 activations (token)" in r.stdout

@@ -173,3 +173,27 @@ def test_static_scales_saturate(tmp_path):
         other, _ = static_folder(tmp_path / str(bad), "qwen2", lambda module: float(bad))
         r = run("info", other)
         assert r.returncode == 3 and "input_scale" in r.stderr
+
+
+@pytest.mark.parametrize("types", [{"v_proj": "f32"}, {"k_proj": "f16"}, {"up_proj": "f16"}, {"q_proj": "i8_g64"}], ids=str)
+@pytest.mark.parametrize("base", ["i4_g32", "i8_g64", "i8"])
+def test_mixed_types(tmp_path, base, types):
+    """Weights that share an input but not its rounding: each gets its own."""
+    rules = [x for part, kind in types.items() for x in ("--tensor-type", f"{part}={kind}")]
+    ok("quantize", TINY_LLAMA, tmp_path / "q", "--type", base, *rules, "--device", "ref")
+    exact = logits(tmp_path / "q", TEXT)
+    for activations in (INT8, TENSOR):
+        for device in ("ref", "cpu"):
+            for ids in (TEXT, TEXT[:3]):
+                ours = logits(tmp_path / "q", ids, activations=activations, device=device)
+                assert kld(exact[:len(ids)], ours).mean() < (0.1 if activations == INT8 else 1), (activations, device)
+
+
+@pytest.mark.parametrize("activations", [INT8, TENSOR])
+def test_mixed_experts(tmp_path, activations):
+    make_model(tmp_path / "in", "qwen2moe")
+    ok("quantize", tmp_path / "in", tmp_path / "q", "--type", "i4_g32", "--tensor-type", r"experts\.1\.up_proj=f16",
+       "--tensor-type", r"experts\.2\.=i8", "--device", "ref")
+    for ids in ([5], [(i * 37 + 11) % 250 for i in range(40)]):
+        ref, cpu = (logits(tmp_path / "q", ids, activations=activations, device=d) for d in ("ref", "cpu"))
+        assert np.isfinite(ref).all() and kld(ref, cpu).mean() < 0.05
