@@ -22,53 +22,25 @@ typedef struct {
 #define NEAR_PASS , near
 #define NEAR_FENCE barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 
-// The sum (or maximum) of each item's v, for all items. near: UNITS floats.
-inline float group_sum(float v, __local float *near)
-{
-    barrier(CLK_LOCAL_MEM_FENCE);
-    near[LID] = v;
-    for (uint n = UNITS / 2; n > 0; n /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (LID < n) near[LID] += near[LID + n];
+// The sum (or maximum) of each item's v, for all items. floats: UNITS of them.
+#define GROUP_REDUCTION(NAME, TYPE, COMBINED)                                                                          \
+    inline TYPE NAME(TYPE v, __local float *floats)                                                                    \
+    {                                                                                                                  \
+        __local TYPE *near = (__local TYPE *)floats;                                                                   \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+        near[LID] = v;                                                                                                 \
+        for (uint n = UNITS / 2; n > 0; n /= 2) {                                                                      \
+            barrier(CLK_LOCAL_MEM_FENCE);                                                                              \
+            if (LID < n) near[LID] = COMBINED(near[LID], near[LID + n]);                                               \
+        }                                                                                                              \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                                                  \
+        return near[0];                                                                                                \
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return near[0];
-}
-inline float group_max(float v, __local float *near)
-{
-    barrier(CLK_LOCAL_MEM_FENCE);
-    near[LID] = v;
-    for (uint n = UNITS / 2; n > 0; n /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (LID < n) near[LID] = fmax(near[LID], near[LID + n]);
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return near[0];
-}
-inline int group_sum_int(int v, __local float *near_floats)
-{
-    __local int *near = (__local int *)near_floats;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    near[LID] = v;
-    for (uint n = UNITS / 2; n > 0; n /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (LID < n) near[LID] += near[LID + n];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return near[0];
-}
-inline uint group_max_uint(uint v, __local float *near_floats)
-{
-    __local uint *near = (__local uint *)near_floats;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    near[LID] = v;
-    for (uint n = UNITS / 2; n > 0; n /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (LID < n) near[LID] = max(near[LID], near[LID + n]);
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return near[0];
-}
+#define SUM_OF(a, b) ((a) + (b))
+GROUP_REDUCTION(group_sum, float, SUM_OF)
+GROUP_REDUCTION(group_sum_int, int, SUM_OF)
+GROUP_REDUCTION(group_max, float, fmax)
+GROUP_REDUCTION(group_max_uint, uint, max)
 #define GROUP_SUM(v) group_sum(v, near)
 #define GROUP_MAX(v) group_max(v, near)
 #else

@@ -267,16 +267,10 @@ static clq_status print_lines(const clq_matrix *m, clq_error *err)
 static clq_status write_lines(const clq_matrix *m, const char *path, clq_error *err)
 {
     clq_buf all = {0};
-    clq_output *o = NULL;
     clq_status st = CLQ_OK;
     for (uint64_t i = 0; i < m->rows && st == CLQ_OK; i++)
         if (!add_line(m, i, &all)) st = clq_fail_memory(err, all.len);
-    clq_output_file file = {.name = "", .n_bytes = all.len};
-    if (st == CLQ_OK) st = clq_output_open(path, CLQ_OUTPUT_FILE, &file, 1, 0, false, &o, err);
-    if (st == CLQ_OK) st = clq_output_write(o, 0, 0, all.data, all.len, err);
-    if (st == CLQ_OK) st = clq_output_sync(o, err);
-    if (st == CLQ_OK) st = clq_output_commit(o, err);
-    clq_output_close(o, false);
+    if (st == CLQ_OK) st = clq_output_whole(path, all.data, all.len, err);
     clq_buf_free(&all);
     return st;
 }

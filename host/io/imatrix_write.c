@@ -134,16 +134,10 @@ clq_status clq_imatrix_write(const char *path, const clq_imatrix_sums *weights, 
                              const clq_imatrix_facts *facts, clq_error *err)
 {
     clq_buf all = {0};
-    clq_output *o = NULL;
     clq_status st =
         clq_ends_with(path, ".gguf") ? make_gguf(&all, weights, n, facts, err) : make_dat(&all, weights, n, facts, err);
     if (st == CLQ_OK && all.failed) st = clq_fail_memory(err, all.len);
-    clq_output_file file = {.name = "", .n_bytes = all.len};
-    if (st == CLQ_OK) st = clq_output_open(path, CLQ_OUTPUT_FILE, &file, 1, 0, false, &o, err);
-    if (st == CLQ_OK) st = clq_output_write(o, 0, 0, all.data, all.len, err);
-    if (st == CLQ_OK) st = clq_output_sync(o, err);
-    if (st == CLQ_OK) st = clq_output_commit(o, err);
-    clq_output_close(o, false);
+    if (st == CLQ_OK) st = clq_output_whole(path, all.data, all.len, err);
     clq_buf_free(&all);
     return st;
 }

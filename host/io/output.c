@@ -534,3 +534,15 @@ void clq_output_close(clq_output *o, bool keep_partial)
     free_paths(o);
     free(o);
 }
+
+clq_status clq_output_whole(const char *path, const void *bytes, uint64_t n, clq_error *err)
+{
+    clq_output *o = NULL;
+    clq_output_file file = {.name = "", .n_bytes = n};
+    clq_status st = clq_output_open(path, CLQ_OUTPUT_FILE, &file, 1, 0, false, &o, err);
+    if (st == CLQ_OK) st = clq_output_write(o, 0, 0, bytes, n, err);
+    if (st == CLQ_OK) st = clq_output_sync(o, err);
+    if (st == CLQ_OK) st = clq_output_commit(o, err);
+    clq_output_close(o, false);
+    return st;
+}

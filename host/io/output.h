@@ -59,4 +59,7 @@ bool clq_output_is_inside(const char *path, const char *folder);
 // Whether path names the same file as one of the n files (or, for folders, holds it).
 bool clq_output_is_input(const char *path, const clq_file *files, uint32_t n);
 
+// A whole file of n bytes: as clq_output_open to clq_output_commit make it.
+clq_status clq_output_whole(const char *path, const void *bytes, uint64_t n, clq_error *err);
+
 #endif
