@@ -78,8 +78,10 @@ static void check_type(clq_device *d, const char *form, const char *name)
                     c.mode = CLQ_MODE_F32; // rounded, as floats
                     if (c.quant == 1 + n / 2 % 3) check_linear(d, form, name, &c);
                 }
+                bool large = widths[w] * rows[r] * tokens[t] > 60000; // of these one kind each
                 for (c.quant = CLQ_QUANT_TOKEN; c.quant <= CLQ_QUANT_STATIC; c.quant++) {
                     c.mode = CLQ_MODE_I8;
+                    if (large && c.quant != 1 + n % 3) continue;
                     if (clq_step_takes_i8(&type, c.cols)) check_linear(d, form, name, &c);
                 }
                 c.quant = CLQ_QUANT_NONE;
