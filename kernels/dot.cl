@@ -13,6 +13,7 @@
 //   float FORMAT_dot_i8(r, first, step, n_blocks, q, scales, sums)    with int8 activations (clquant_steps.h)
 //   void FORMAT_decode_run, FORMAT_decode_32                          elements as floats
 //   ulong FORMAT_row_bytes(cols), uint FORMAT_blocks(cols)
+#ifdef FORMAT // by itself the file is empty
 #ifdef INT_BITS
 #define BLOCK 32
 #define GROUP_LEN 32
@@ -172,3 +173,4 @@ inline void CAT(FORMAT, _decode_run)(weight_row r, uint first, uint n, NEAR_TILE
 #undef DECODE_32
 #undef TO_FLOAT8
 #undef PRODUCTS
+#endif
