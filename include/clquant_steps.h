@@ -48,11 +48,30 @@ typedef uint64_t clq_u64;
 //  RANGE   out[m] = {least, largest} of in[m][in_stride] over `cols` columns and 0: float2 [M]
 //  OBSERVE adds in[M][in_stride], `cols` wide, to the observations at `out` (CLQ_SLOT_* below). `phase` CLQ_OBSERVE_*:
 //          the phases run in their order, each behind the one before
-//  GRAM    out[cols][cols] += sum over tokens of in[m][i] * in[m][j]
+//  GRAM    out[cols][cols] += sum over tokens of in[m][i] * in[m][j]; group_size > 0, which divides cols: only the
+//          blocks on the diagonal, out[cols / group_size][group_size][group_size]
+//
+// For methods that prepare weights (host/method). "The weight" is f32 [rows, cols] at `w`. Q is rounding to the integer
+// family: bits, group_size (0: the row; it divides cols), SYMMETRIC, `groups` scales a row.
+//  COLUMNS out[m][out_stride] = in[m][in_stride] * in2[cols], M rows; out may be in
+//  QUANT   out[rows][cols] = Q(W * s) / s: columns of the weight times s = in2[cols] (CLQ_NONE: 1), rounded as
+//          clq_int_params() and clq_int_code() say with unrounded scales, and divided again
+//  ROUND   out[rows][cols] = the weight rounded with given scales at `in`: scale * (q - zero_point), q =
+//          clamp(rne(w / scale) + zero_point) within -2^(bits-1) .. 2^(bits-1)-1, also when SYMMETRIC
+//  ERROR   out[m] = sum over cols of (in[m][in_stride] - in2[m][out_stride])^2, M rows
+//  SCALES  chooses out = scales [rows][groups], then zero_points [rows][groups] as floats, by the rule `phase`
+//          (CLQ_SCALES_*), scales being rounded to cache_format (f32, f16, bf16). `in`: what an error d of a group costs:
+//          CLQ_NONE: d.d; DIAGONAL: sum in[c] d[c]^2, in[cols]; else d'Gd with G of what a GRAM of blocks of group_size
+//          made. A scale may be negative where SYMMETRIC
+//  GPTQ    columns [position, position + dims) of in[rows][cols], in place: for each column j, in their order: e = (w_j
+//          - ROUND(w_j)) / U_jj, w_j = ROUND(w_j), w_k -= e * U_jk for the columns k > j of the block; out[rows][dims] =
+//          e. in2: U [dims][dims], upper. Given scales stand at `scales`, the group of each column at `group_index`
+//          (int32 [cols]), both in the state, in floats
 enum {
     CLQ_STEP_EMBED, CLQ_STEP_NORM, CLQ_STEP_PREP, CLQ_STEP_LINEAR, CLQ_STEP_ROPE, CLQ_STEP_STORE, CLQ_STEP_ATTEND,
     CLQ_STEP_ACT, CLQ_STEP_ADD, CLQ_STEP_GATHER, CLQ_STEP_SCATTER, CLQ_STEP_SOFTCAP, CLQ_STEP_RANGE, CLQ_STEP_OBSERVE,
-    CLQ_STEP_GRAM, CLQ_STEP_KINDS
+    CLQ_STEP_GRAM, CLQ_STEP_COLUMNS, CLQ_STEP_QUANT, CLQ_STEP_ROUND, CLQ_STEP_ERROR, CLQ_STEP_SCALES, CLQ_STEP_GPTQ,
+    CLQ_STEP_KINDS
 };
 
 enum { // flags
@@ -62,6 +81,24 @@ enum { // flags
     CLQ_STEP_CAUSAL = 8,
     CLQ_STEP_MUL = 16,
     CLQ_STEP_TOGETHER = 32, // does not need what the step before it wrote: they may run at the same time
+    CLQ_STEP_STATE_WEIGHT = 64, // LINEAR of f32 in CLQ_MODE_F32, QUANT, ROUND, SCALES: `w` is in the state, in bytes
+    CLQ_STEP_SYMMETRIC = 128,
+    CLQ_STEP_DIAGONAL = 256,
+};
+
+// Rules of SCALES, for a group w of n values; h = 2^(bits-1). A candidate is a scale (rounded to cache_format, not 0)
+// and a zero-point; it costs what the errors of ROUND cost. The first of the cheapest is kept. All of them begin with
+// ABSMAX's, so that none costs more. All zero, or not finite costs: ABSMAX's.
+enum {
+    CLQ_SCALES_ABSMAX, // clq_int_params()
+    // SYMMETRIC: scale = sign * e / h * (1.15 - k / 40), k = 0 .. 23, for sign = -1, then 1; e: the first w of largest
+    // magnitude. Else, with lo = min(w, 0), hi = max(w, 0): the range [lo * (1 - i / 12), hi * (1 - j / 12)], i = 0 .. 5,
+    // j = 0 .. 5. Then twice, while it gets cheaper: scale = p'Gw / p'Gp with p = q - zero_point of the cheapest
+    CLQ_SCALES_SEARCH,
+    // AWQ's clipping: the range of w clamped to +-m, m = (1 - i / 20) * largest |w|, i = 0 .. 9, as ABSMAX's of it
+    CLQ_SCALES_CLIP,
+    // Half-quadratic (HQQ), without `in`: see host/ops/scales.c
+    CLQ_SCALES_HQQ,
 };
 
 // How activations enter a product. The integer forms round them as ggml does for the weight's block size.
