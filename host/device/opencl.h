@@ -32,7 +32,7 @@ typedef struct clq_program {
 typedef struct clq_family {
     clq_type type;
     clq_format_id source;
-    bool decode_only, range_only, weighted;
+    bool decode_only, range_only, weighted, given;
     bool use_reference; // the kernel did not build or gave other bytes
 } clq_family;
 
