@@ -252,7 +252,7 @@ static void hqq(const group *g, choice *best)
         if (!usable(g, new_s) || !(fabsf(new_z) <= FLT_MAX) || (new_s == s && new_z == z)) return;
         s = new_s;
         z = new_z;
-        float rounded = rintf(z);
+        float rounded = rintf(z) + 0.0f; // no -0
         rounded = rounded > -g->half ? rounded : -g->half;
         consider(g, best, stored(g, s), rounded < g->half - 1.0f ? rounded : g->half - 1.0f);
     }
