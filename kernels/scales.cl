@@ -9,7 +9,11 @@
 
 #define RUN 256                 // columns of rows that are near at a time; G is at most so large
 #define ROWS ((uint)VW * LSIZE) // of a work-group
-#define BLOCK 8                 // columns of G whose sums are in registers
+#if VW == 16 && !defined(__AVX512F__)
+#define BLOCK 4 // columns of G whose sums are in registers
+#else
+#define BLOCK 8
+#endif
 #define UNROLLED _Pragma("unroll")
 
 // ---- transfers ----
@@ -66,7 +70,7 @@ typedef struct {
     float lowest, highest;
 } weight_group;
 
-// Walks a group: BODY for each stretch of m columns from c on, which stand in x. A group of one stretch is in x already.
+// Walks a group: BODY for each stretch of m columns from c on, which stand in x. Of one stretch, it is in x already.
 #define STRETCHES(BODY)                                                                                                \
     for (uint c = 0; c < g->n; c += RUN) {                                                                             \
         uint m = min((uint)RUN, g->n - c);                                                                             \
@@ -75,40 +79,53 @@ typedef struct {
     }
 #define WEIGHT_OF(g, i) ((g)->cost ? (g)->cost[i] : 1.0f)
 
-// sums[k] = sum over j < n of G_j(first + k) * a[j], k < m <= BLOCK.
-inline void block_sums(const weight_group *g, const vfloat *a, uint n, uint first, uint m, vfloat sums[BLOCK])
+// sums[k] = sum over j < n of G_j(first + k) * a[j].
+inline void block_sums(const weight_group *g, const vfloat *a, uint n, uint first, vfloat sums[BLOCK])
 {
     __global const float *row = g->cost + first;
     UNROLLED for (uint k = 0; k < BLOCK; k++) sums[k] = 0.0f;
-    if (m == BLOCK) {
-        vfloat own[BLOCK];
-        UNROLLED for (uint k = 0; k < BLOCK; k++) own[k] = 0.0f;
-        for (uint j = 0; j < n; j++, row += g->n) {
-            UNROLLED for (uint k = 0; k < BLOCK; k++) own[k] += row[k] * a[j];
-        }
-        UNROLLED for (uint k = 0; k < BLOCK; k++) sums[k] = own[k];
-        return;
+    for (uint j = 0; j < n; j++, row += g->n) {
+        UNROLLED for (uint k = 0; k < BLOCK; k++) sums[k] += row[k] * a[j];
     }
-    for (uint j = 0; j < n; j++, row += g->n)
-        for (uint k = 0; k < m; k++) sums[k] += row[k] * a[j];
+}
+
+// The same of one column.
+inline vfloat column_sum(const weight_group *g, const vfloat *a, uint n, uint column)
+{
+    vfloat sum = 0.0f;
+    for (uint j = 0; j < n; j++) sum += g->cost[(size_t)j * g->n + column] * a[j];
+    return sum;
 }
 
 // a'Ga
 inline vfloat quadratic(const weight_group *g, const vfloat *a)
 {
     vfloat sum = 0.0f;
-    for (uint first = 0; first < g->n; first += BLOCK) {
-        uint m = min((uint)BLOCK, g->n - first);
+    uint i = 0;
+    for (; i + BLOCK <= g->n; i += BLOCK) {
+        __global const float *row = g->cost + (size_t)i * g->n + i;
         vfloat sums[BLOCK];
-        block_sums(g, a, first, first, m, sums);
-        for (uint j = 0; j < m; j++) {
-            __global const float *row = g->cost + (size_t)(first + j) * g->n + first;
-            vfloat v = a[first + j];
+        block_sums(g, a, i, i, sums);
+        UNROLLED for (uint j = 0; j < BLOCK; j++, row += g->n) {
+            vfloat v = a[i + j];
             sum += v * (row[j] * v + 2.0f * sums[j]);
-            for (uint k = j + 1; k < m; k++) sums[k] += row[k] * v;
+            UNROLLED for (uint k = j + 1; k < BLOCK; k++) sums[k] += row[k] * v;
         }
     }
+    for (; i < g->n; i++) sum += a[i] * (g->cost[(size_t)i * g->n + i] * a[i] + 2.0f * column_sum(g, a, i, i));
     return sum;
+}
+
+// v = Gw
+inline void gram_times(const weight_group *g, const vfloat *w, vfloat *v)
+{
+    uint i = 0;
+    for (; i + BLOCK <= g->n; i += BLOCK) {
+        vfloat sums[BLOCK];
+        block_sums(g, w, g->n, i, sums);
+        UNROLLED for (uint k = 0; k < BLOCK; k++) v[i + k] = sums[k];
+    }
+    for (; i < g->n; i++) v[i] = column_sum(g, w, g->n, i);
 }
 
 // What ROUND makes of w, in steps of the scale.
@@ -184,7 +201,7 @@ inline void hqq_step(const weight_group *g, vfloat *x, vfloat *scale, vfloat *ze
     STRETCHES(for (uint i = 0; i < m; i++) {
         vfloat q = code_of(x[i] / s + z, (vfloat)0.0f, g->lowest, g->highest);
         vfloat d = x[i] - (q - z) * s;
-        vfloat e = vmax(fabs(d) - power_minus_0_3(d) / 10.0f, (vfloat)0.0f);
+        vfloat e = vmax(fabs(d) - power_minus_0_3(d) * 0.1f, (vfloat)0.0f);
         vfloat t = x[i] - (d < 0.0f ? -e : e);
         sum_z += q - t / s;
         sum_t += t;
@@ -229,12 +246,7 @@ inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloa
     for (uint k = 0; k < n + refinements; k++) {
         vfloat try_s, try_z = 0.0f;
         if (k >= n) {
-            for (uint i = 0; k == n && g->full && i < g->n; i += BLOCK) {
-                vfloat sums[BLOCK];
-                uint m = min((uint)BLOCK, g->n - i);
-                block_sums(g, x, g->n, i, m, sums);
-                for (uint j = 0; j < m; j++) v[i + j] = sums[j];
-            }
+            if (k == n && g->full) gram_times(g, x, v);
             try_s = stored_scale(refined_scale(g, x, d, v, *scale, *zero), g->format);
             try_z = *zero;
         } else if (rule == CLQ_SCALES_HQQ) {

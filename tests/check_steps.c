@@ -136,8 +136,9 @@ static void check_prepared(clq_device *d, const char *form, const char *name, co
     double worst = INFINITY;
     clq_error err = {0};
     clq_status st = clq_prepare_compare(d, c, &worst, &err);
-    snprintf(what, sizeof what, "%s [%u, %u] bits %u group %u flags %u rule %u cost %u scales %u tokens %u dims %u seed %u",
-             name, c->step.rows, c->step.cols, c->step.bits, c->step.group_size, c->step.flags, c->step.phase, c->cost,
+    snprintf(what, sizeof what,
+             "%s [%u, %u] bits %u group %u flags %u rule %u cost %u scales %u tokens %u dims %u seed %u", name, c->step.rows,
+             c->step.cols, c->step.bits, c->step.group_size, c->step.flags, c->step.phase, c->cost,
              c->step.cache_format, c->step.tokens, c->step.dims, c->seed);
     report(st == CLQ_OK && worst <= 1, form, what, worst, &err);
 }
@@ -339,6 +340,11 @@ static void check_form(const char *form)
     for (uint32_t i = 0; i < n; i++) check_type(d, form, names[i]);
     check_kinds(d, form);
     check_observe(d, form);
+    clq_device_close(d);
+    if (clq_device_open(selector, &options, &d, &err) != CLQ_OK) { // anew: a program without all those formats
+        report(false, form, "open", INFINITY, &err);
+        return;
+    }
     check_prepare(d, form);
     clq_device_close(d);
 }
