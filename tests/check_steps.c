@@ -137,8 +137,8 @@ static void check_prepared(clq_device *d, const char *form, const char *name, co
     clq_error err = {0};
     clq_status st = clq_prepare_compare(d, c, &worst, &err);
     snprintf(what, sizeof what,
-             "%s [%u, %u] bits %u group %u flags %u rule %u cost %u scales %u tokens %u dims %u seed %u", name, c->step.rows,
-             c->step.cols, c->step.bits, c->step.group_size, c->step.flags, c->step.phase, c->cost,
+             "%s [%u, %u] bits %u group %u flags %u rule %u cost %u scales %u tokens %u dims %u seed %u", name,
+             c->step.rows, c->step.cols, c->step.bits, c->step.group_size, c->step.flags, c->step.phase, c->cost,
              c->step.cache_format, c->step.tokens, c->step.dims, c->seed);
     report(st == CLQ_OK && worst <= 1, form, what, worst, &err);
 }
