@@ -307,6 +307,7 @@ inline void gptq(place at, __global const clq_step *s)
     float lowest = -(float)(1 << (s->bits - 1)), highest = -lowest - 1.0f;
     for (uint row = at.group * ROWS; row < s->rows; row += at.n_groups * ROWS) {
         uint n_rows = min(ROWS, s->rows - row), last = ~0u;
+        if (WG && LID >= n_rows) continue; // the row that it would read is changed by its own item
         rows_at w = {at.state + s->in + (size_t)row * s->cols + s->position, s->cols, n_rows};
         rows_at out = {at.state + s->out + (size_t)row * s->dims, s->dims, n_rows};
         vfloat x[GPTQ_COLUMNS], errors[GPTQ_COLUMNS], scale = 0.0f, zero = 0.0f;
