@@ -9,7 +9,11 @@
 
 #define RUN 256                 // columns of rows that are near at a time; G is at most so large
 #define ROWS ((uint)VW * LSIZE) // of a work-group
-#define BLOCK 8                 // columns of G whose sums are in registers
+#if VW == 16 && !defined(__AVX512F__)
+#define BLOCK 4 // columns of G whose sums are in registers
+#else
+#define BLOCK 8
+#endif
 #define UNROLLED _Pragma("unroll")
 
 // ---- transfers ----
@@ -20,62 +24,39 @@ typedef struct {
     uint stride, n_rows;
 } rows_at;
 
-// x[i]: column first + i of each lane's row, i < n <= RUN. Lanes without a row get the last one.
-inline void load_run(rows_at r, uint first, uint n, vfloat *x NEAR_PARAM)
+#define LANE_ROW(lane) (WG ? LID : (lane))
+
+// x[i]: column first + i of each lane's row, i < n <= RUN. Lanes without a row get the last one. In the wg form an item
+// reads its own row alone, whose lines stay in the cache meanwhile: what is made of the columns takes far longer.
+inline void load_run(rows_at r, uint first, uint n, vfloat *x)
 {
-#if WG
-    for (uint c = 0; c < n; c += 32) {
-        uint m = min(32u, n - c);
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint i = LID; i < UNITS * 32; i += UNITS)
-            if (i % 32 < m)
-                near[i / 32 * 33 + i % 32] = r.first[(size_t)min(i / 32, r.n_rows - 1) * r.stride + first + c + i % 32];
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint i = 0; i < m; i++) x[c + i] = near[LID * 33 + i];
-    }
-#else
     for (uint lane = 0; lane < VW; lane++) {
-        __global const float *p = r.first + (size_t)min(lane, r.n_rows - 1) * r.stride + first;
+        __global const float *p = r.first + (size_t)min(LANE_ROW(lane), r.n_rows - 1) * r.stride + first;
         for (uint i = 0; i < n; i++) ((float *)x)[i * VW + lane] = p[i];
     }
-#endif
 }
 
-inline void store_run(rows_at r, uint first, uint n, const vfloat *x NEAR_PARAM)
+inline void store_run(rows_at r, uint n, const vfloat *x)
 {
-#if WG
-    for (uint c = 0; c < n; c += 32) {
-        uint m = min(32u, n - c);
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint i = 0; i < m; i++) near[LID * 33 + i] = x[c + i];
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint i = LID; i < UNITS * 32; i += UNITS)
-            if (i % 32 < m && i / 32 < r.n_rows)
-                r.first[(size_t)(i / 32) * r.stride + first + c + i % 32] = near[i / 32 * 33 + i % 32];
-    }
-#else
-    for (uint lane = 0; lane < min((uint)VW, r.n_rows); lane++) {
-        __global float *p = r.first + (size_t)lane * r.stride + first;
+    for (uint lane = 0; lane < VW && LANE_ROW(lane) < r.n_rows; lane++) {
+        __global float *p = r.first + (size_t)LANE_ROW(lane) * r.stride;
         for (uint i = 0; i < n; i++) p[i] = ((const float *)x)[i * VW + lane];
     }
-#endif
 }
 
 // One value of each lane's row, `stride` floats apart.
 inline vfloat load_lanes(rows_at r)
 {
-    float own[VW];
+    vfloat v;
     for (uint lane = 0; lane < VW; lane++)
-        own[lane] = r.first[(size_t)min(WG ? LID : lane, r.n_rows - 1) * r.stride];
-    return vload_f(own);
+        ((float *)&v)[lane] = r.first[(size_t)min(LANE_ROW(lane), r.n_rows - 1) * r.stride];
+    return v;
 }
 
 inline void store_lanes(rows_at r, vfloat v)
 {
-    float own[VW];
-    vstore_f(v, own);
-    for (uint lane = 0; lane < VW; lane++)
-        if ((WG ? LID : lane) < r.n_rows) r.first[(size_t)(WG ? LID : lane) * r.stride] = own[lane];
+    for (uint lane = 0; lane < VW && LANE_ROW(lane) < r.n_rows; lane++)
+        r.first[(size_t)LANE_ROW(lane) * r.stride] = ((const float *)&v)[lane];
 }
 
 // ---- costs ----
@@ -89,49 +70,62 @@ typedef struct {
     float lowest, highest;
 } weight_group;
 
-// Walks a group: BODY for each stretch of m columns from c on, which stand in x. A group of one stretch is in x already.
+// Walks a group: BODY for each stretch of m columns from c on, which stand in x. Of one stretch, it is in x already.
 #define STRETCHES(BODY)                                                                                                \
     for (uint c = 0; c < g->n; c += RUN) {                                                                             \
         uint m = min((uint)RUN, g->n - c);                                                                             \
-        if (g->n > RUN) load_run(g->rows, c, m, x NEAR_PASS);                                                          \
+        if (g->n > RUN) load_run(g->rows, c, m, x);                                                                    \
         BODY                                                                                                           \
     }
 #define WEIGHT_OF(g, i) ((g)->cost ? (g)->cost[i] : 1.0f)
 
-// sums[k] = sum over j < n of G_j(first + k) * a[j], k < m <= BLOCK.
-inline void block_sums(const weight_group *g, const vfloat *a, uint n, uint first, uint m, vfloat sums[BLOCK])
+// sums[k] = sum over j < n of G_j(first + k) * a[j].
+inline void block_sums(const weight_group *g, const vfloat *a, uint n, uint first, vfloat sums[BLOCK])
 {
     __global const float *row = g->cost + first;
     UNROLLED for (uint k = 0; k < BLOCK; k++) sums[k] = 0.0f;
-    if (m == BLOCK) {
-        vfloat own[BLOCK];
-        UNROLLED for (uint k = 0; k < BLOCK; k++) own[k] = 0.0f;
-        for (uint j = 0; j < n; j++, row += g->n) {
-            UNROLLED for (uint k = 0; k < BLOCK; k++) own[k] += row[k] * a[j];
-        }
-        UNROLLED for (uint k = 0; k < BLOCK; k++) sums[k] = own[k];
-        return;
+    for (uint j = 0; j < n; j++, row += g->n) {
+        UNROLLED for (uint k = 0; k < BLOCK; k++) sums[k] += row[k] * a[j];
     }
-    for (uint j = 0; j < n; j++, row += g->n)
-        for (uint k = 0; k < m; k++) sums[k] += row[k] * a[j];
+}
+
+// The same of one column.
+inline vfloat column_sum(const weight_group *g, const vfloat *a, uint n, uint column)
+{
+    vfloat sum = 0.0f;
+    for (uint j = 0; j < n; j++) sum += g->cost[(size_t)j * g->n + column] * a[j];
+    return sum;
 }
 
 // a'Ga
 inline vfloat quadratic(const weight_group *g, const vfloat *a)
 {
     vfloat sum = 0.0f;
-    for (uint first = 0; first < g->n; first += BLOCK) {
-        uint m = min((uint)BLOCK, g->n - first);
+    uint i = 0;
+    for (; i + BLOCK <= g->n; i += BLOCK) {
+        __global const float *row = g->cost + (size_t)i * g->n + i;
         vfloat sums[BLOCK];
-        block_sums(g, a, first, first, m, sums);
-        for (uint j = 0; j < m; j++) {
-            __global const float *row = g->cost + (size_t)(first + j) * g->n + first;
-            vfloat v = a[first + j];
+        block_sums(g, a, i, i, sums);
+        UNROLLED for (uint j = 0; j < BLOCK; j++, row += g->n) {
+            vfloat v = a[i + j];
             sum += v * (row[j] * v + 2.0f * sums[j]);
-            for (uint k = j + 1; k < m; k++) sums[k] += row[k] * v;
+            UNROLLED for (uint k = j + 1; k < BLOCK; k++) sums[k] += row[k] * v;
         }
     }
+    for (; i < g->n; i++) sum += a[i] * (g->cost[(size_t)i * g->n + i] * a[i] + 2.0f * column_sum(g, a, i, i));
     return sum;
+}
+
+// v = Gw
+inline void gram_times(const weight_group *g, const vfloat *w, vfloat *v)
+{
+    uint i = 0;
+    for (; i + BLOCK <= g->n; i += BLOCK) {
+        vfloat sums[BLOCK];
+        block_sums(g, w, g->n, i, sums);
+        UNROLLED for (uint k = 0; k < BLOCK; k++) v[i + k] = sums[k];
+    }
+    for (; i < g->n; i++) v[i] = column_sum(g, w, g->n, i);
 }
 
 // What ROUND makes of w, in steps of the scale.
@@ -140,7 +134,7 @@ inline vfloat steps_from(const weight_group *g, vfloat w, vfloat scale, vfloat z
     return code_of(w / scale, zero, g->lowest, g->highest) - zero;
 }
 
-inline vfloat measure(const weight_group *g, vfloat *x, vfloat *d, vfloat scale, vfloat zero NEAR_PARAM)
+inline vfloat measure(const weight_group *g, vfloat *x, vfloat *d, vfloat scale, vfloat zero)
 {
     vfloat sum = 0.0f;
     if (g->full) {
@@ -155,8 +149,7 @@ inline vfloat measure(const weight_group *g, vfloat *x, vfloat *d, vfloat scale,
 }
 
 // The scale p'Gw / p'Gp, with p the steps of scale and zero. v: Gw, where G is full.
-inline vfloat refined_scale(const weight_group *g, vfloat *x, vfloat *d, const vfloat *v, vfloat scale,
-                            vfloat zero NEAR_PARAM)
+inline vfloat refined_scale(const weight_group *g, vfloat *x, vfloat *d, const vfloat *v, vfloat scale, vfloat zero)
 {
     vfloat pw = 0.0f, pp = 0.0f;
     if (g->full) {
@@ -202,13 +195,13 @@ inline vint usable(const weight_group *g, vfloat scale)
 }
 
 // One iteration.
-inline void hqq_step(const weight_group *g, vfloat *x, vfloat *scale, vfloat *zero NEAR_PARAM)
+inline void hqq_step(const weight_group *g, vfloat *x, vfloat *scale, vfloat *zero)
 {
     vfloat sum_z = 0.0f, sum_t = 0.0f, sum_q = 0.0f, sum_tq = 0.0f, sum_qq = 0.0f, s = *scale, z = *zero;
     STRETCHES(for (uint i = 0; i < m; i++) {
         vfloat q = code_of(x[i] / s + z, (vfloat)0.0f, g->lowest, g->highest);
         vfloat d = x[i] - (q - z) * s;
-        vfloat e = vmax(fabs(d) - power_minus_0_3(d) / 10.0f, (vfloat)0.0f);
+        vfloat e = vmax(fabs(d) - power_minus_0_3(d) * 0.1f, (vfloat)0.0f);
         vfloat t = x[i] - (d < 0.0f ? -e : e);
         sum_z += q - t / s;
         sum_t += t;
@@ -233,11 +226,11 @@ inline void hqq_step(const weight_group *g, vfloat *x, vfloat *scale, vfloat *ze
 
 // Chooses a scale and a zero-point for one group of each lane's row. All lanes walk all candidates: one that comes to
 // an end meets its own choice again, which is not cheaper.
-inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloat *zero NEAR_PARAM)
+inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloat *zero)
 {
     vfloat x[RUN], d[RUN], v[RUN];
     vfloat low = 0.0f, high = 0.0f, largest = 0.0f;
-    if (g->n <= RUN) load_run(g->rows, 0, g->n, x NEAR_PASS);
+    if (g->n <= RUN) load_run(g->rows, 0, g->n, x);
     STRETCHES(for (uint i = 0; i < m; i++) {
         low = vmin(x[i], low);
         high = vmax(x[i], high);
@@ -245,7 +238,7 @@ inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloa
     })
     params_of(low, high, g->bits, g->symmetric, g->format, scale, zero);
     if (rule == CLQ_SCALES_ABSMAX) return;
-    vfloat best = measure(g, x, d, *scale, *zero NEAR_PASS);
+    vfloat best = measure(g, x, d, *scale, *zero);
     best = best <= FLT_MAX ? best : (vfloat)-INFINITY;
     vfloat most = vmax(high, -low), s = *scale, z = *zero;
     uint n = rule == CLQ_SCALES_CLIP ? N_CLIPS : rule == CLQ_SCALES_HQQ ? N_HQQ : g->symmetric ? N_SIGNED : N_RANGES;
@@ -253,16 +246,11 @@ inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloa
     for (uint k = 0; k < n + refinements; k++) {
         vfloat try_s, try_z = 0.0f;
         if (k >= n) {
-            for (uint i = 0; k == n && g->full && i < g->n; i += BLOCK) {
-                vfloat sums[BLOCK];
-                uint m = min((uint)BLOCK, g->n - i);
-                block_sums(g, x, g->n, i, m, sums);
-                for (uint j = 0; j < m; j++) v[i + j] = sums[j];
-            }
-            try_s = stored_scale(refined_scale(g, x, d, v, *scale, *zero NEAR_PASS), g->format);
+            if (k == n && g->full) gram_times(g, x, v);
+            try_s = stored_scale(refined_scale(g, x, d, v, *scale, *zero), g->format);
             try_z = *zero;
         } else if (rule == CLQ_SCALES_HQQ) {
-            hqq_step(g, x, &s, &z NEAR_PASS);
+            hqq_step(g, x, &s, &z);
             try_s = stored_scale(s, g->format);
             try_z = code_of(z, (vfloat)0.0f, g->lowest, g->highest);
         } else if (rule == CLQ_SCALES_SEARCH && g->symmetric) {
@@ -274,7 +262,7 @@ inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloa
             if (rule == CLQ_SCALES_CLIP) from = vmax(low, -m), to = vmin(high, m);
             params_of(from, to, g->bits, g->symmetric, g->format, &try_s, &try_z);
         }
-        vfloat cost = measure(g, x, d, try_s, try_z NEAR_PASS);
+        vfloat cost = measure(g, x, d, try_s, try_z);
         vint take = usable(g, try_s) & (cost < best);
         *scale = take ? try_s : *scale;
         *zero = take ? try_z : *zero;
@@ -282,7 +270,7 @@ inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloa
     }
 }
 
-inline void scales(place at, __global const clq_step *s NEAR_PARAM)
+inline void scales(place at, __global const clq_step *s)
 {
     uint units = (s->rows + ROWS - 1) / ROWS;
     weight_group g;
@@ -300,7 +288,7 @@ inline void scales(place at, __global const clq_step *s NEAR_PARAM)
         g.rows.stride = s->cols;
         g.rows.n_rows = min(ROWS, s->rows - row);
         g.cost = s->in == CLQ_NONE ? 0 : at.state + s->in + (size_t)group * g.n * (g.full ? g.n : 1);
-        choose_scales(&g, s->phase, &scale, &zero NEAR_PASS);
+        choose_scales(&g, s->phase, &scale, &zero);
         rows_at out = {at.state + s->out + (size_t)row * s->groups + group, s->groups, g.rows.n_rows};
         store_lanes(out, scale);
         out.first += (size_t)s->rows * s->groups;
@@ -312,17 +300,18 @@ inline void scales(place at, __global const clq_step *s NEAR_PARAM)
 
 #define GPTQ_COLUMNS 128 // dims at most
 
-inline void gptq(place at, __global const clq_step *s NEAR_PARAM)
+inline void gptq(place at, __global const clq_step *s)
 {
     __global const int *index = (__global const int *)(at.state + s->group_index);
     bool indexed = s->group_index != CLQ_NONE, symmetric = s->flags & CLQ_STEP_SYMMETRIC;
     float lowest = -(float)(1 << (s->bits - 1)), highest = -lowest - 1.0f;
     for (uint row = at.group * ROWS; row < s->rows; row += at.n_groups * ROWS) {
         uint n_rows = min(ROWS, s->rows - row), last = ~0u;
+        if (WG && LID >= n_rows) continue; // the row that it would read is changed by its own item
         rows_at w = {at.state + s->in + (size_t)row * s->cols + s->position, s->cols, n_rows};
         rows_at out = {at.state + s->out + (size_t)row * s->dims, s->dims, n_rows};
         vfloat x[GPTQ_COLUMNS], errors[GPTQ_COLUMNS], scale = 0.0f, zero = 0.0f;
-        load_run(w, 0, s->dims, x NEAR_PASS);
+        load_run(w, 0, s->dims, x);
         for (uint j = 0; j < s->dims; j++) {
             __global const float *u = at.state + s->in2 + (size_t)j * s->dims;
             uint group = indexed ? (uint)index[s->position + j] : (s->position + j) / group_len(s);
@@ -340,8 +329,8 @@ inline void gptq(place at, __global const clq_step *s NEAR_PARAM)
             errors[j] = e;
             for (uint k = j + 1; k < s->dims; k++) x[k] -= e * u[k];
         }
-        store_run(w, 0, s->dims, x NEAR_PASS);
-        store_run(out, 0, s->dims, errors NEAR_PASS);
+        store_run(w, s->dims, x);
+        store_run(out, s->dims, errors);
     }
 }
 

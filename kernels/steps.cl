@@ -89,10 +89,10 @@ inline void run_step(place at, __global const clq_step *s NEAR_PARAM)
         if (HAS_KIND(CLQ_STEP_ERROR)) error_of_rows(at, s NEAR_PASS);
         break;
     case CLQ_STEP_SCALES:
-        if (HAS_KIND(CLQ_STEP_SCALES)) scales(at, s NEAR_PASS);
+        if (HAS_KIND(CLQ_STEP_SCALES)) scales(at, s);
         break;
     case CLQ_STEP_GPTQ:
-        if (HAS_KIND(CLQ_STEP_GPTQ)) gptq(at, s NEAR_PASS);
+        if (HAS_KIND(CLQ_STEP_GPTQ)) gptq(at, s);
         break;
 #endif
     }

@@ -15,7 +15,8 @@
 #include "ops/steps.h"
 
 enum {
-    LANES = 8,        // of the vec form
+    LANES = 8,
+    PREPARE_LANES = 16, // of programs that prepare weights: lanes are rows there
     MAX_STEPS = 4096, // in the buffer of steps under way
     COUNTERS = 4096,
     PROBE_SPINS = 1 << 22,
@@ -178,7 +179,8 @@ static clq_status get_kernel(clq_opencl *d, uint32_t kind, clq_kernel **kernel, 
         else
             snprintf(options, sizeof options, "-DTOGETHER=%d %s%s%s", s->together, portable ? "-DPORTABLE " : "",
                      s->prepare ? "-DPREPARE=1 " : "", formats);
-        CLQ_TRY(clq_kernel_get(d, "steps.cl", LANES, options, "run_steps", &s->kernels[slot], err));
+        int lanes = s->prepare ? PREPARE_LANES : LANES;
+        CLQ_TRY(clq_kernel_get(d, "steps.cl", lanes, options, "run_steps", &s->kernels[slot], err));
     }
     *kernel = s->kernels[slot];
     return CLQ_OK;
@@ -231,8 +233,11 @@ static uint64_t groups_for(const clq_opencl *d, const clq_step *s)
         units = (uint64_t)s->rows * s->groups;
         if (!d->work_groups && units > d->base.info.compute_units) units = d->base.info.compute_units;
         break;
-    case CLQ_STEP_SCALES: units = (uint64_t)div_up(s->rows, d->work_groups ? CLQ_UNITS : LANES) * s->groups; break;
-    case CLQ_STEP_GPTQ: units = div_up(s->rows, d->work_groups ? CLQ_UNITS : LANES); break;
+    case CLQ_STEP_SCALES:
+    case CLQ_STEP_GPTQ:
+        units = div_up(s->rows, d->work_groups ? CLQ_UNITS : PREPARE_LANES);
+        if (s->kind == CLQ_STEP_SCALES) units *= s->groups;
+        break;
     case CLQ_STEP_LINEAR:
         if (!d->work_groups)
             units = packed ? div_up(s->rows, 32) : 4 * d->base.info.compute_units;
@@ -266,7 +271,8 @@ static clq_status check_step(const clq_step *s, clq_error *err)
     if (s->kind == CLQ_STEP_LINEAR && s->mode != CLQ_MODE_F32 && !clq_step_packed(s->tokens) &&
         always_there(key_of(s->format, s->bits)))
         return clq_fail(err, CLQ_DEVICE, "products of float weights with int8 activations are not there");
-    if (s->kind == CLQ_STEP_LINEAR && s->flags & CLQ_STEP_STATE_WEIGHT && (s->format != CLQ_F32 || s->mode != CLQ_MODE_F32))
+    if (s->kind == CLQ_STEP_LINEAR && s->flags & CLQ_STEP_STATE_WEIGHT &&
+        (s->format != CLQ_F32 || s->mode != CLQ_MODE_F32))
         return clq_fail(err, CLQ_DEVICE, "products of weights in the state are of float32");
     if (s->kind == CLQ_STEP_SCALES && s->in != CLQ_NONE && !(s->flags & CLQ_STEP_DIAGONAL) &&
         (s->group_size ? s->group_size : s->cols) > 256)

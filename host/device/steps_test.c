@@ -353,7 +353,8 @@ clq_status clq_prepare_compare(clq_device *d, const clq_prepare_case *c, double 
     bool full = c->cost == CLQ_COST_FULL, in_tokens = kind == CLQ_STEP_GRAM || kind == CLQ_STEP_COLUMNS ||
                 kind == CLQ_STEP_ERROR;
     uint64_t n = aligned((uint64_t)rows * cols), groups = cols / len, matrix = (uint64_t)tokens * stride,
-             w = 64, x = aligned(w + n), factors = aligned(x + samples * cols + 2 * matrix), cost = aligned(factors + cols),
+             w = 64, x = aligned(w + n), factors = aligned(x + samples * cols + 2 * matrix),
+             cost = aligned(factors + cols),
              gram = full || kind == CLQ_STEP_GRAM ? groups * len * len : cols, scales = aligned(cost + gram),
              index = aligned(scales + 2 * rows * groups), u = aligned(index + cols),
              out = aligned(u + (uint64_t)dims * dims);
@@ -364,7 +365,8 @@ clq_status clq_prepare_compare(clq_device *d, const clq_prepare_case *c, double 
     if (st != CLQ_OK) goto out;
     for (uint64_t i = 0; i < (kind == CLQ_STEP_GRAM ? out : s.n_state); i++) s.state[i] = random_at(&seed);
     for (uint64_t i = 0; i < (uint64_t)rows * cols; i++)
-        s.state[w + i] = hard_value((uint32_t)(i / len) * (kind != CLQ_STEP_GPTQ) + c->seed, (uint32_t)(i % len), &seed);
+        s.state[w + i] = hard_value((kind == CLQ_STEP_GPTQ ? 0 : (uint32_t)(i / len)) + c->seed, (uint32_t)(i % len),
+                                    &seed);
     memcpy(s.weights, s.state + w, (uint64_t)rows * cols * sizeof(float));
     for (uint32_t i = 0; i < cols; i++) s.state[factors + i] = 0.2f + fabsf(s.state[factors + i]);
     for (uint32_t i = 0; i < cols; i++) ((int32_t *)(void *)(s.state + index))[i] = (int32_t)((i * 7 + 3) % groups);
@@ -398,7 +400,8 @@ clq_status clq_prepare_compare(clq_device *d, const clq_prepare_case *c, double 
     for (uint64_t i = out; i < s.n_state; i++) most = fmax(most, fabs((double)s.state[i]));
     for (uint64_t i = 0; i < s.n_state; i++) {
         bool same = memcmp(&state[i], &s.state[i], sizeof *state) == 0 || (isnan(state[i]) && isnan(s.state[i]));
-        double error = same ? 0 : share > 0 && i >= out ? fabs((double)state[i] - s.state[i]) / (share * most) : INFINITY;
+        double error = same ? 0 : INFINITY;
+        if (!same && share > 0 && i >= out) error = fabs((double)state[i] - s.state[i]) / (share * most);
         if (!(error <= *worst)) *worst = error;
     }
 out:

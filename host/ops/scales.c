@@ -238,7 +238,7 @@ static void hqq(const group *g, choice *best)
             q = q > -g->half ? q : -g->half;
             q = q < g->half - 1.0f ? q : g->half - 1.0f;
             float d = g->w[i] - (q - z) * s, size = fabsf(d);
-            float e = size - clq_power_minus_0_3(d) / 10.0f;
+            float e = size - clq_power_minus_0_3(d) * 0.1f;
             e = e > 0.0f ? e : 0.0f;
             float t = g->w[i] - (d < 0.0f ? -e : e);
             sum_z += q - t / s;

@@ -17,7 +17,7 @@ void clq_round_ref(const clq_step *s, const uint8_t *weights, float *state, uint
 bool clq_scales_ref(const clq_step *s, const uint8_t *weights, float *state, uint64_t begin, uint64_t end);
 void clq_gptq_ref(const clq_step *s, float *state, uint64_t begin, uint64_t end);
 
-// |d|^-0.3 in plain arithmetic, a relative error below 1e-5: the same bits everywhere. Subnormal d: as large as of about
+// |d|^-0.3 in plain arithmetic, a relative error below 1e-5: the same bits everywhere. Of a subnormal d about that of
 // 2^-126.
 float clq_power_minus_0_3(float d);
 
