@@ -74,7 +74,7 @@ static bool stays_int(const clq_entry *e, const clq_tensor *t)
     clq_tensor_matrix(t, &rows, &cols);
     return e->type.format == CLQ_INT && clq_type_equal(&e->type, &same) && o->n_pieces == 1 && o->first == 0 &&
            o->n_elements == t->n_elements && o->order == CLQ_ROWS_KEPT && o->shift == 0 && rows == e->rows &&
-           cols == e->cols && !t->loose_codes && !t->group_index.n_bytes &&
+           cols == e->cols && t->packing == CLQ_PACKED_ROWS && !t->group_index.n_bytes &&
            (t->type.symmetric || t->packed_zero_points == (t->type.bits < 8));
 }
 
@@ -493,11 +493,10 @@ static clq_status check_gguf_options(const clq_plan *p, clq_error *err)
 static clq_status check_source(const clq_plan *p, clq_error *err)
 {
     const clq_source *s = p->source;
-    const json_t *q = json_object_get(s->config, "quantization_config");
-    const char *method = json_string_value(json_object_get(q, "quant_method"));
-    if (q && (!method || (strcmp(method, "compressed-tensors") != 0 && strcmp(method, "fp8") != 0)))
+    const char *unread = clq_quantization_unread(s->config);
+    if (unread)
         return clq_fail(err, CLQ_BAD_INPUT, "'%s' is already quantized (%s), in a layout that is not read", s->path,
-                        method ? method : "no quant_method");
+                        unread);
     if (s->container == CLQ_SAFETENSORS && p->to_gguf)
         return clq_fail(err, CLQ_BAD_INPUT,
                         "'%s' is a single safetensors file; a GGUF file needs the model's config.json and "
