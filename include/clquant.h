@@ -264,6 +264,18 @@ typedef struct clq_override {
     const char *text;
 } clq_override;
 
+// How the output stores its weights. Those of folders are about integer types.
+typedef enum clq_layout {
+    CLQ_LAYOUT_DEFAULT,            // by the output's name: GGUF, or compressed-tensors
+    CLQ_LAYOUT_GGUF,
+    CLQ_LAYOUT_COMPRESSED_TENSORS,
+    CLQ_LAYOUT_AWQ,                // AutoAWQ's "GEMM": i4_asym_gN or i4_gN, float16 scales
+    CLQ_LAYOUT_GPTQ,               // version 1: i2, i3, i4 or i8, with _gN or without, float16 scales
+    CLQ_LAYOUT_GPTQ_V2,            // the same, with _asym too
+} clq_layout;
+
+CLQ_API const char *clq_layout_name(clq_layout layout); // "gguf", "compressed-tensors", "awq", "gptq", "gptq-v2"; "": default
+
 // What pointers lead to is needed until clq_plan_create returns.
 typedef struct clq_quantize_options {
     clq_type type;            // of all tensors that quantization applies to; with `mix`: its base
@@ -287,6 +299,8 @@ typedef struct clq_quantize_options {
     uint64_t split_max_bytes; // of the tensors of a part; 0: no limit
     uint32_t split_max_tensors;
     bool convert;             // `type` is F32, F16 or BF16 and applies to every weight
+    bool keep_types;          // with `convert`: tensors keep their types and numbers instead, in another layout
+    clq_layout layout;
     bool no_fallback;         // refuse where a tensor's shape does not suit its type
     bool resume;
     uint64_t max_memory;      // bytes of buffers; 0: 1 GiB or a quarter of RAM, the smaller
