@@ -291,7 +291,8 @@ static clq_status write_config(clq_plan *p, clq_error *err)
     bool translated = p->source->container == CLQ_GGUF;
     const char *key =
         json_object_get(config, "dtype") && !json_object_get(config, "torch_dtype") ? "dtype" : "torch_dtype";
-    if (translated || p->options.convert || json_object_get(config, key))
+    bool changes = !p->options.keep_types; // else full-precision tensors stay what they are
+    if (changes && (translated || p->options.convert || json_object_get(config, key)))
         json_object_set_new(config, key, json_string(torch_dtype(p)));
     clq_status st = json_object_size(config) ? add_json_file(p, "config.json", config, err) : CLQ_OK;
     json_decref(config);

@@ -79,8 +79,12 @@ def read(tensors, settings, name):
 def folder(path, tensors, **settings):
     path = pathlib.Path(path)
     path.mkdir()
-    st(path / "model.safetensors", tensors, {"format": "pt"})
-    (path / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": settings}))
+    for pad in range(8):  # until the header has a multiple of 8 bytes, as ours have
+        st(path / "model.safetensors", tensors, {"format": "pt" + " " * pad})
+        if (path / "model.safetensors").read_bytes()[0] % 8 == 0:
+            break
+    config = {"model_type": "llama"} | ({"quantization_config": settings} if settings else {})
+    (path / "config.json").write_text(json.dumps(config))
     return path
 
 

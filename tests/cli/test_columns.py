@@ -185,7 +185,7 @@ def test_old_settings(tmp_path, old):
 @pytest.mark.parametrize("settings,says", [
     (AWQ | {"version": "gemv"}, "gemv"), (AWQ | {"version": "marlin"}, "marlin"),
     (AWQ | {"backend": "llm-awq"}, "llm-awq"), (GPTQ | {"checkpoint_format": "marlin"}, "marlin"),
-    (GPTQ | {"is_marlin_format": True}, "marlin"), ({"quant_method": "bitsandbytes"}, "bitsandbytes"), ({}, "no quant_method")])
+    (GPTQ | {"is_marlin_format": True}, "marlin"), ({"quant_method": "bitsandbytes"}, "bitsandbytes"), ({"bits": 4}, "no quant_method")])
 def test_other_layouts(tmp_path, settings, says):
     q, zero, scale = numbers(1, 32, 64, 4, 2)
     source = folder(tmp_path / "in", columns.awq(NAME, q, zero, scale), **settings)
