@@ -274,7 +274,8 @@ typedef enum clq_layout {
     CLQ_LAYOUT_GPTQ_V2,            // the same, with _asym too
 } clq_layout;
 
-CLQ_API const char *clq_layout_name(clq_layout layout); // "gguf", "compressed-tensors", "awq", "gptq", "gptq-v2"; "": default
+// "gguf", "compressed-tensors", "awq", "gptq", "gptq-v2"; "": CLQ_LAYOUT_DEFAULT.
+CLQ_API const char *clq_layout_name(clq_layout layout);
 
 // What pointers lead to is needed until clq_plan_create returns.
 typedef struct clq_quantize_options {

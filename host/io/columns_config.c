@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// quantization_config of AWQ and GPTQ. "dynamic" has patterns, matched from a module's name's begin: "-:" leaves a module
-// alone, "+:" or nothing gives it settings of its own; the first that matches counts.
+// quantization_config of AWQ and GPTQ. "dynamic" has patterns, matched from the begin of a module's name: "-:" leaves
+// it alone, "+:" or nothing gives it settings of its own; the first that matches counts.
 // Sources: transformers/utils/quantization_config.py of https://github.com/huggingface/transformers,
 // gptqmodel/quantization/config.py of https://github.com/ModelCloud/GPTQModel
 #define PCRE2_CODE_UNIT_WIDTH 8

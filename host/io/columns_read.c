@@ -90,7 +90,8 @@ static clq_status set_type(module *m, clq_type *type, clq_error *err)
                   (uint64_t)m->says.group_size == size || (whole && (uint64_t)m->says.group_size > m->cols));
     if (!agrees)
         return clq_fail(err, CLQ_BAD_INPUT,
-                        "tensor '%s': %" PRIu64 " groups of %" PRIu64 " columns, but quantization_config says group_size %d",
+                        "tensor '%s': %" PRIu64 " groups of %" PRIu64
+                        " columns, but quantization_config says group_size %d",
                         m->scales->name, m->groups, m->cols, (int)m->says.group_size);
     type->granularity = whole ? CLQ_PER_CHANNEL : CLQ_PER_GROUP;
     type->group_size = whole ? 0 : (uint32_t)size;
@@ -128,14 +129,15 @@ static clq_status all_zeros_are(const clq_source *s, const module *m, uint32_t v
     void *owned;
     CLQ_TRY(clq_extent_view(s, &m->zeros->codes, 0, m->zeros->codes.n_bytes, 4, &bytes, &owned, err));
     *all = true;
-    for (uint64_t i = 0; *all && i < m->zeros->n_elements; i++) *all = ((const uint32_t *)bytes)[i] == pattern[i % m->bits];
+    const uint32_t *words = bytes;
+    for (uint64_t i = 0; *all && i < m->zeros->n_elements; i++) *all = words[i] == pattern[i % m->bits];
     free(owned);
     return CLQ_OK;
 }
 
 // Symmetric weights say their zero-point, the middle, in either version; others go by the label.
-static clq_status set_zeros(const clq_source *s, const clq_column_settings *settings, const module *m, count *mislabelled,
-                            count *uneven, clq_error *err)
+static clq_status set_zeros(const clq_source *s, const clq_column_settings *settings, const module *m,
+                            count *mislabelled, count *uneven, clq_error *err)
 {
     clq_tensor *t = m->t;
     t->type.symmetric = m->says.symmetric;
@@ -189,8 +191,8 @@ static void warn(const clq_column_settings *settings, const count *mislabelled, 
 {
     if (mislabelled->n)
         clq_warn(hooks,
-                 "%u tensor%s (the first: '%s') ha%s the zero-points of %s, but checkpoint_format is %s; read as symmetric, "
-                 "whose zero-point is in the middle",
+                 "%u tensor%s (the first: '%s') ha%s the zero-points of %s, but checkpoint_format is %s; read as "
+                 "symmetric, whose zero-point is in the middle",
                  mislabelled->n, CLQ_PLURAL(mislabelled->n), mislabelled->first, mislabelled->n == 1 ? "s" : "ve",
                  settings->zero_less ? "gptq_v2" : "gptq", settings->zero_less ? "gptq" : "gptq_v2");
     if (uneven->n)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Reading AWQ and GPTQ: what quantization_config says (columns_config.c), and tensors from their parts (columns_read.c).
+// Reading AWQ and GPTQ: what quantization_config says (columns_config.c), tensors from their parts (columns_read.c).
 #ifndef CLQ_IO_COLUMNS_READ_H
 #define CLQ_IO_COLUMNS_READ_H
 

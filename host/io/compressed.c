@@ -180,6 +180,7 @@ static clq_status assemble_int8(const clq_names *all, clq_tensor *t, const json_
 {
     clq_tensor *scale = clq_names_find(all, t->name, len, "_scale");
     clq_tensor *zero = clq_names_find(all, t->name, len, "_zero_point");
+    clq_tensor *index = clq_names_find(all, t->name, len, "_g_idx");
     uint64_t rows, cols;
     if (!scale) return CLQ_OK;
     set_matrix(t, scale, 0, &rows, &cols);
@@ -187,8 +188,10 @@ static clq_status assemble_int8(const clq_names *all, clq_tensor *t, const json_
     t->type = (clq_type){.format = CLQ_INT, .bits = 8, .symmetric = true};
     CLQ_TRY(set_granularity(t, scale, settings, rows, cols, err));
     CLQ_TRY(set_zero_points(t, zero, rows, err));
+    CLQ_TRY(set_group_index(t, index, cols, err));
     clq_tensor_use(scale);
     if (zero) clq_tensor_use(zero);
+    if (index) clq_tensor_use(index);
     return CLQ_OK;
 }
 

@@ -147,7 +147,8 @@ static clq_status read_old_settings(clq_source *s, clq_error *err)
         CLQ_TRY(load_json(s->path, GPTQ_CONFIG, &old, err));
     }
     if (!old) return CLQ_OK;
-    if (!json_object_get(old, "quant_method")) json_object_set_new(old, "quant_method", json_string(awq ? "awq" : "gptq"));
+    if (!json_object_get(old, "quant_method"))
+        json_object_set_new(old, "quant_method", json_string(awq ? "awq" : "gptq"));
     if (!json_object_get(old, "bits")) json_object_set(old, "bits", json_object_get(old, "w_bit"));
     if (!json_object_get(old, "group_size")) json_object_set(old, "group_size", json_object_get(old, "q_group_size"));
     json_object_set_new(s->config, "quantization_config", old);

@@ -35,7 +35,8 @@ static clq_status column_codes(const clq_source *s, const clq_tensor *t, uint64_
     widen(first, n, t->packing == CLQ_PACKED_AWQ ? 8 : 1, rows, &low, &high);
     uint64_t lines = clq_columns_lines(t->packing, t->type.bits, cols);
     uint64_t line = clq_columns_line_words(t->packing, rows) * 4;
-    uint64_t at = clq_columns_line_words(t->packing, low) * 4, width = clq_columns_line_words(t->packing, high) * 4 - at;
+    uint64_t at = clq_columns_line_words(t->packing, low) * 4;
+    uint64_t width = clq_columns_line_words(t->packing, high) * 4 - at;
     uint32_t *words = malloc(lines * width);
     uint8_t *all = high - low == n ? codes : malloc((high - low) * row_bytes);
     clq_status st = words && all ? CLQ_OK : clq_fail_memory(err, lines * width);
@@ -93,7 +94,8 @@ static clq_status row_zeros(const clq_source *s, const clq_tensor *t, uint64_t g
     uint64_t word0 = first * bits / 32, word1 = clq_div_up((first + n) * bits, 32);
     const void *bytes = NULL;
     void *owned;
-    CLQ_TRY(clq_extent_view(s, &t->zero_points, word0 * groups * 4, (word1 - word0) * groups * 4, 1, &bytes, &owned, err));
+    uint64_t n_bytes = (word1 - word0) * groups * 4;
+    CLQ_TRY(clq_extent_view(s, &t->zero_points, word0 * groups * 4, n_bytes, 1, &bytes, &owned, err));
     uint32_t *column = malloc((word1 - word0 + 1) * sizeof *column);
     if (!column) {
         free(owned);
@@ -190,8 +192,9 @@ static clq_status check_group_index(const clq_tensor *t, uint64_t cols, uint64_t
 {
     for (uint64_t c = 0; c < cols; c++)
         if (index[c] < 0 || (uint64_t)index[c] >= groups)
-            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': g_idx[%" PRIu64 "] = %d, but there are %" PRIu64 " groups",
-                            t->name, c, index[c], groups);
+            return clq_fail(err, CLQ_BAD_INPUT,
+                            "tensor '%s': g_idx[%" PRIu64 "] = %d, but there are %" PRIu64 " groups", t->name, c,
+                            index[c], groups);
     return CLQ_OK;
 }
 

@@ -296,8 +296,8 @@ clq_status clq_tensor_read(const clq_source *s, const clq_tensor *t, uint64_t fi
     uint64_t block = first * cols / f->info.block_elements, n_blocks = n * cols / f->info.block_elements;
     const void *bytes = NULL;
     void *owned;
-    CLQ_TRY(clq_extent_view(s, &t->codes, block * f->info.block_bytes, n_blocks * f->info.block_bytes, 2, &bytes, &owned,
-                            err));
+    uint64_t block_bytes = f->info.block_bytes;
+    CLQ_TRY(clq_extent_view(s, &t->codes, block * block_bytes, n_blocks * block_bytes, 2, &bytes, &owned, err));
     f->decode_ref(bytes, n_blocks, y);
     free(owned);
     return CLQ_OK;

@@ -72,8 +72,8 @@ void clq_tensor_matrix(const clq_tensor *t, uint64_t *rows, uint64_t *cols);
 clq_status clq_tensor_read(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, float *y,
                            clq_error *err);
 // The parts of the matrix rows [first, first + n) of a CLQ_INT tensor, laid out as clq_type_sizes says: codes (a dense
-// stream below 8 bits), scales as floats, zero-points (NULL: not wanted, and so codes). A CLQ_PER_TENSOR type has one of
-// each.
+// stream below 8 bits; NULL: not wanted), scales as floats, zero-points (NULL: not wanted). A CLQ_PER_TENSOR type has
+// one of each.
 clq_status clq_tensor_parts(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, void *codes,
                             float *scales, int8_t *zero_points, clq_error *err);
 // The group of each column of a CLQ_INT tensor that has group_index; checked.
@@ -95,7 +95,8 @@ clq_status clq_gguf_open(clq_source *source, const clq_hooks *hooks, clq_error *
 clq_status clq_safetensors_read(clq_source *source, uint32_t file, clq_error *err);
 clq_status clq_hfdir_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
 // Makes one tensor "X.weight" of each set X.weight_packed, X.weight_scale, X.weight_zero_point ...
-// (compressed-tensors) or X.qweight, X.qzeros ... (AWQ, GPTQ), gives float8 weights their scales, and weights their activation.
+// (compressed-tensors) or X.qweight, X.qzeros ... (AWQ, GPTQ), gives float8 weights
+// their scales, and weights their activation.
 clq_status clq_compressed_assemble(clq_source *source, const clq_hooks *hooks, clq_error *err);
 // What config.json says of a quantization that is not read; NULL: none, or one that is.
 const char *clq_quantization_unread(const json_t *config);

@@ -53,7 +53,8 @@ void clq_gather_free(clq_gather *g)
     free(g);
 }
 
-void clq_gather_add(clq_gather *g, uint64_t first, uint64_t n, const void *codes, const void *scales, const int8_t *zeros)
+void clq_gather_add(clq_gather *g, uint64_t first, uint64_t n, const void *codes, const void *scales,
+                    const int8_t *zeros)
 {
     memcpy(g->codes + first * g->row_bytes, codes, n * g->row_bytes);
     memcpy(g->scales + first * g->groups, scales, n * g->groups * SCALE_BYTES);

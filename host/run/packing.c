@@ -48,7 +48,8 @@ bool clq_layout_takes(clq_layout layout, const char *name, uint32_t n_dims, cons
         snprintf(note, 96, "[%" PRIu64 ", %" PRIu64 "] is no whole number of %s's words: kept in full precision", rows,
                  cols, awq ? "AWQ" : "GPTQ");
     else if (awq && cols % t->group_size)
-        snprintf(note, 96, "groups of %u do not divide rows of %" PRIu64 ": kept in full precision", t->group_size, cols);
+        snprintf(note, 96, "groups of %u do not divide rows of %" PRIu64 ": kept in full precision", t->group_size,
+                 cols);
     else
         return true;
     return false;
@@ -59,10 +60,12 @@ clq_status clq_plan_check_layout(const clq_plan *p, clq_error *err)
     const clq_quantize_options *o = &p->options;
     const char *name = clq_layout_name(o->layout);
     if (o->layout == CLQ_LAYOUT_GGUF && !p->to_gguf)
-        return clq_fail(err, CLQ_USAGE, "the name of a GGUF file ends in .gguf, that of the output '%s' does not", p->out);
+        return clq_fail(err, CLQ_USAGE, "the name of a GGUF file ends in .gguf, that of the output '%s' does not",
+                        p->out);
     if (o->layout > CLQ_LAYOUT_GGUF && p->to_gguf)
-        return clq_fail(err, CLQ_USAGE, "%s is the layout of a folder; give an output that does not end in .gguf instead "
-                        "of '%s'", name, p->out);
+        return clq_fail(err, CLQ_USAGE,
+                        "%s is the layout of a folder; give an output that does not end in .gguf instead of '%s'", name,
+                        p->out);
     if (o->keep_types && p->to_gguf)
         return clq_fail(err, CLQ_USAGE, "a GGUF file has types of its own: give --type");
     if (o->keep_types && o->n_rules)
@@ -126,13 +129,15 @@ static clq_status check_numbers(const clq_plan *p, const clq_entry *e, const flo
     for (uint64_t i = 0; i < n; i++)
         if (clq_round_f16(scales[i]) != scales[i])
             return clq_fail(err, CLQ_BAD_INPUT,
-                            "tensor '%s': %s stores scales in float16, and %.9g is none of its numbers; --type quantizes "
-                            "again", e->info.source_name, clq_layout_name(p->options.layout), scales[i]);
+                            "tensor '%s': %s stores scales in float16, and %.9g is none of its numbers; --type "
+                            "quantizes again",
+                            e->info.source_name, clq_layout_name(p->options.layout), scales[i]);
     int lowest = -(1 << (e->type.bits - 1));
     for (uint64_t i = 0; zeros && p->options.layout == CLQ_LAYOUT_GPTQ && i < n; i++)
         if (zeros[i] == lowest)
             return clq_fail(err, CLQ_BAD_INPUT,
-                            "tensor '%s' has zero-points of 0, which GPTQ version 1 cannot hold; use --container gptq-v2",
+                            "tensor '%s' has zero-points of 0, which GPTQ version 1 cannot hold; use --container "
+                            "gptq-v2",
                             e->info.source_name);
     return CLQ_OK;
 }
@@ -181,7 +186,8 @@ clq_status clq_plan_check_packing(const clq_plan *p, clq_error *err)
         if (e->repack) CLQ_TRY(check_values(p, e, err));
     }
     if (p->options.keep_types && !n_quantized)
-        return clq_fail(err, CLQ_USAGE, "'%s' has no integer weights, and --container alone quantizes nothing: give --type",
+        return clq_fail(err, CLQ_USAGE,
+                        "'%s' has no integer weights, and --container alone quantizes nothing: give --type",
                         p->source->path);
     if (first && p->packing == CLQ_PACKED_AWQ && first->type.symmetric)
         clq_warn(p->hooks, "AWQ is made for zero-points: those of %s are all 8", first->info.type);
@@ -248,7 +254,8 @@ static json_t *awq_config(const clq_plan *p, const clq_type *t)
         left = json_null();
     }
     return json_pack("{s:s, s:i, s:o, s:b, s:s, s:o}", "quant_method", "awq", "bits", (int)t->bits, "group_size",
-                     group_size_json(t), "zero_point", !t->symmetric, "version", "gemm", "modules_to_not_convert", left);
+                     group_size_json(t), "zero_point", !t->symmetric, "version", "gemm", "modules_to_not_convert",
+                     left);
 }
 
 static json_t *gptq_config(const clq_plan *p, const clq_type *t)

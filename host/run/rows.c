@@ -8,8 +8,8 @@
 
 enum { TILE_BYTES = 4 << 20 };
 
-clq_status clq_put_zero_points(const clq_entry *e, uint64_t first, const int8_t *zeros, uint64_t n_rows, uint64_t groups,
-                               clq_put_fn put, void *ctx, clq_error *err)
+clq_status clq_put_zero_points(const clq_entry *e, uint64_t first, const int8_t *zeros, uint64_t n_rows,
+                               uint64_t groups, clq_put_fn put, void *ctx, clq_error *err)
 {
     uint32_t bits = e->type.bits;
     if (bits == 8) return put(ctx, CLQ_PART_ZERO_POINTS, first * groups, zeros, n_rows * groups, err);

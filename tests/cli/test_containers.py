@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Folders in the layouts of AWQ and GPTQ, written; integer weights that go from one layout to another."""
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -259,7 +258,7 @@ def test_speed(tmp_path):
         repack(last, tmp_path / container, container, "--quiet")
         seconds = time.monotonic() - start
         print(f"{container}: {seconds:.2f} s")
-        assert seconds < 2 * float(os.environ.get("CLQ_SLOWDOWN", "1"))
+        assert seconds < (2 if "sanitize" not in CLQ else 60)
         last = tmp_path / container
     after = read_folder(last)
     assert all(after[n] == t for n, t in tensors.items())
@@ -339,6 +338,41 @@ def test_ordered(tmp_path, ordered):
         assert np.array_equal(values(read_folder(tmp_path / (path.name + "_f32"))[f"{NAME}.weight"]), expected)
     fails(2, "convert", source, tmp_path / "no", "--container", "awq", says=["g_idx", NAME])
     assert not (tmp_path / "no").exists()
+
+
+def test_ordered_bytes(tmp_path):
+    """8 bits with g_idx: compressed-tensors' codes are int8."""
+    rng = np.random.default_rng(4)
+    q, zero, index = rng.integers(0, 256, (32, 64)), rng.integers(0, 256, (32, 2)), rng.permutation(64) // 32
+    scale = rng.uniform(0.5, 1, (32, 2)).astype(np.float16) * np.float16([1, 10])
+    settings = GPTQ | {"desc_act": True, "bits": 8}
+    source = folder(tmp_path / "in", columns.gptq(NAME, q, zero, scale, 8, 2, index), **settings)
+    repack(source, tmp_path / "ct", "compressed-tensors")
+    assert read_folder(tmp_path / "ct")[f"{NAME}.weight"].dtype == "I8"
+    repack(tmp_path / "ct", tmp_path / "back", "gptq-v2")
+    assert same_tensors(source, tmp_path / "back")
+    ok("convert", tmp_path / "ct", tmp_path / "f32", "--type", "f32", "--device", "ref")
+    assert np.array_equal(values(read_folder(tmp_path / "f32")[f"{NAME}.weight"]), decode(q, zero, scale, index))
+
+
+def test_mixed_symmetry(tmp_path, model):
+    """GPTQ version 2 says of single modules whether they have zero-points."""
+    write(model, tmp_path / "out", "i4_g32", "gptq-v2", "--tensor-type", "up_proj=i4_asym_g32")
+    assert quantization(tmp_path / "out")["dynamic"]["+:^model\\.layers\\.1\\.mlp\\.up_proj$"]["sym"] is False
+    repack(tmp_path / "out", tmp_path / "ct", "compressed-tensors")
+    repack(tmp_path / "ct", tmp_path / "back", "gptq-v2")
+    assert same_tensors(tmp_path / "out", tmp_path / "back") and quantization(tmp_path / "out") == quantization(tmp_path / "back")
+    fails(2, "convert", tmp_path / "out", tmp_path / "no", "--container", "awq", says="AWQ has one type")
+
+
+def test_from_gguf(tmp_path, model):
+    """A GGUF file becomes a folder of any layout; rows of q and k change places."""
+    ok("convert", model, tmp_path / "f16.gguf", "--type", "f16", "--device", "ref")
+    for container, kind in (("awq", "i4_asym_g32"), ("gptq", "i3_g32")):
+        write(model, tmp_path / f"{container}_a", kind, container)
+        write(tmp_path / "f16.gguf", tmp_path / f"{container}_b", kind, container)
+        a, b = read_folder(tmp_path / f"{container}_a"), read_folder(tmp_path / f"{container}_b")
+        assert all(a[n] == b[n] for n in a if ".layers." in n and "norm" not in n)
 
 
 def ct(path, scale, bits=4, zero=None, **tensors):
