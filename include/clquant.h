@@ -277,6 +277,66 @@ typedef enum clq_layout {
 // "gguf", "compressed-tensors", "awq", "gptq", "gptq-v2"; "": CLQ_LAYOUT_DEFAULT.
 CLQ_API const char *clq_layout_name(clq_layout layout);
 
+// What is done to weights before they are encoded.
+typedef enum clq_method_id {
+    CLQ_METHOD_RTN,         // nothing: values are rounded to nearest
+    CLQ_METHOD_AWQ,         // channels are scaled so that those with large activations are rounded better
+    CLQ_METHOD_SMOOTHQUANT, // channels are scaled so that activations have a smaller range
+    CLQ_METHOD_GPTQ,        // later columns make up for the rounding errors of earlier ones
+    CLQ_METHOD_HQQ,         // scales and zero-points by half-quadratic optimization; needs no text
+} clq_method_id;
+
+typedef struct clq_method_info {
+    const char *name, *summary;
+    bool calibrated; // runs the model on a text
+} clq_method_info;
+
+CLQ_API const clq_method_info *clq_method_at(uint32_t id);               // NULL past the end
+CLQ_API bool clq_method_find(const char *name, clq_method_id *method);   // in any case
+
+// How scales and zero-points of integer types are chosen.
+typedef enum clq_scale_rule {
+    CLQ_SCALES_OF_METHOD, // rtn, smoothquant: absmax; awq, gptq: search; hqq: its own
+    CLQ_SCALES_BY_RANGE,  // from the smallest and largest value of a group ("absmax")
+    CLQ_SCALES_BY_SEARCH, // whose rounding errors cost least in products with the calibration text ("search")
+    CLQ_SCALES_BY_CLIP,   // AWQ's clipping ("clip")
+} clq_scale_rule;
+
+typedef enum clq_text_kind {
+    CLQ_TEXT_PLAIN,
+    CLQ_TEXT_JSONL,  // lines, each a JSON object with a text in "text"
+    CLQ_TEXT_TOKENS, // token ids, parted by white space
+} clq_text_kind;
+
+typedef struct clq_method_options {
+    clq_method_id method;
+    clq_scale_rule scales;
+    const char *text;       // calibration: text_len bytes; NULL: none
+    size_t text_len;
+    const char *text_name;  // for messages
+    clq_text_kind text_kind;
+    uint32_t context;       // tokens of a window; 0: 512, or what the model takes
+    uint32_t windows;       // 0: as many whole ones as the text has, at most 128
+    uint32_t search_tokens; // of the text's tokens, on which awq and smoothquant compare candidates; 0: 2048
+    float alpha;            // smoothquant: 0 to 1; negative: searched for each input
+    float damp;             // gptq: part of the mean of the Hessian's diagonal that is added to it; 0: 0.01
+    bool keep_order;        // gptq: columns in their order, not by descending diagonal of the Hessian
+    const clq_type *search_type; // awq: the integer type that candidates are rounded to, where outputs are not of one;
+                                 // NULL: one that is like the output's type
+} clq_method_options;
+
+// What a method did to the weights that share an input.
+typedef struct clq_site_report {
+    uint32_t layer;
+    const char *name;       // "attn_q, attn_k, attn_v"
+    const char *fold;       // what the factors went into: "attn_norm"; "": none
+    float ratio;            // awq: of activations in the factors; smoothquant: alpha; < 0: none
+    bool weighted;          // awq: with the term of weights
+    double search_loss, search_plain; // awq, smoothquant: mean squared error of the module's output, with the factors and
+                                      // without; < 0: not searched
+    double error, energy;   // sums over the search's tokens of squares: of products' errors, of products
+} clq_site_report;
+
 // What pointers lead to is needed until clq_plan_create returns.
 typedef struct clq_quantize_options {
     clq_type type;            // of all tensors that quantization applies to; with `mix`: its base
@@ -299,6 +359,7 @@ typedef struct clq_quantize_options {
     bool keep_split;          // GGUF to GGUF: parts as the source's
     uint64_t split_max_bytes; // of the tensors of a part; 0: no limit
     uint32_t split_max_tensors;
+    const clq_method_options *method; // NULL: rounding to nearest
     bool convert;             // `type` is F32, F16 or BF16 and applies to every weight
     bool keep_types;          // with `convert`: tensors keep their types and numbers instead, in another layout
     clq_layout layout;
@@ -341,6 +402,8 @@ CLQ_API void clq_plan_free(clq_plan *plan);
 CLQ_API void clq_plan_summary(const clq_plan *plan, clq_plan_totals *totals);
 // NULL past the end.
 CLQ_API const clq_plan_tensor *clq_plan_at(const clq_plan *plan, uint32_t index);
+// After the run, of methods that ran the model. NULL past the end.
+CLQ_API const clq_site_report *clq_plan_site(const clq_plan *plan, uint32_t index);
 // The path of the first part of a GGUF output in parts; NULL: not in parts.
 CLQ_API const char *clq_plan_first_part(const clq_plan *plan);
 // Writes the output: temporary file, fsync, check, rename. On failure nothing is left behind; after

@@ -83,7 +83,7 @@ inline ulong row_bytes(__global const clq_step *s)
 inline weight_row row_at(place at, __global const clq_step *s, ulong bytes, uint row)
 {
     weight_row r;
-    r.p = at.weights + s->w + row * bytes;
+    r.p = (s->flags & CLQ_STEP_STATE_WEIGHT ? (__global const uchar *)at.state : at.weights) + s->w + row * bytes;
     r.scales = 0;
     r.zero_points = 0;
     r.per_scale = 1;

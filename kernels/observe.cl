@@ -235,14 +235,13 @@ inline void observe(place at, __global const clq_step *s NEAR_PARAM)
 
 // ---- Gram matrix ----
 
-// Adds v to element (i, j), j >= i, and to its mirror.
-inline void put_gram(place at, __global const clq_step *s, uint i, uint j, float v)
+// Adds v to element (i, j), j >= i, of a matrix [n][n], and to its mirror.
+inline void put_gram(__global float *out, uint n, uint i, uint j, float v)
 {
-    __global float *out = at.state + s->out;
-    if (i >= s->cols || j >= s->cols || j < i) return;
-    float sum = out[(size_t)i * s->cols + j] + v;
-    out[(size_t)i * s->cols + j] = sum;
-    out[(size_t)j * s->cols + i] = sum;
+    if (i >= n || j >= n || j < i) return;
+    float sum = out[(size_t)i * n + j] + v;
+    out[(size_t)i * n + j] = sum;
+    out[(size_t)j * n + i] = sum;
 }
 
 #if WG
@@ -250,19 +249,20 @@ inline void put_gram(place at, __global const clq_step *s, uint i, uint j, float
 inline void gram(place at, __global const clq_step *s, __local float *near)
 {
     __local float *a = near, *b = near + 16 * TILE;
-    uint tiles = (s->cols + TILE - 1) / TILE, row8 = LID / 8 * 8, col8 = LID % 8 * 8;
-    for (uint u = at.group; u < tiles * tiles; u += at.n_groups) {
-        uint i0 = u / tiles * TILE, j0 = u % tiles * TILE;
+    uint n = s->group_size ? s->group_size : s->cols, blocks = s->cols / n;
+    uint tiles = (n + TILE - 1) / TILE, row8 = LID / 8 * 8, col8 = LID % 8 * 8;
+    for (uint u = at.group; u < blocks * tiles * tiles; u += at.n_groups) {
+        uint block = u / (tiles * tiles), i0 = u / tiles % tiles * TILE, j0 = u % tiles * TILE;
         if (j0 < i0) continue;
         float8 sum[8];
         for (uint r = 0; r < 8; r++) sum[r] = 0.0f;
         for (uint t = 0; t < s->tokens; t += 16) {
             barrier(CLK_LOCAL_MEM_FENCE);
             for (uint k = 0; k < 16; k++) {
-                __global const float *x = at.state + s->in + (size_t)(t + k) * s->in_stride;
+                __global const float *x = at.state + s->in + (size_t)(t + k) * s->in_stride + block * n;
                 bool there = t + k < s->tokens;
-                a[k * TILE + LID] = there && i0 + LID < s->cols ? x[i0 + LID] : 0.0f;
-                b[k * TILE + LID] = there && j0 + LID < s->cols ? x[j0 + LID] : 0.0f;
+                a[k * TILE + LID] = there && i0 + LID < n ? x[i0 + LID] : 0.0f;
+                b[k * TILE + LID] = there && j0 + LID < n ? x[j0 + LID] : 0.0f;
             }
             barrier(CLK_LOCAL_MEM_FENCE);
             for (uint k = 0; k < 16; k++) {
@@ -273,7 +273,8 @@ inline void gram(place at, __global const clq_step *s, __local float *near)
         for (uint r = 0; r < 8; r++) {
             float own[8];
             vstore8(sum[r], 0, own);
-            for (uint c = 0; c < 8; c++) put_gram(at, s, i0 + row8 + r, j0 + col8 + c, own[c]);
+            for (uint c = 0; c < 8; c++)
+                put_gram(at.state + s->out + (size_t)block * n * n, n, i0 + row8 + r, j0 + col8 + c, own[c]);
         }
     }
 }
@@ -281,25 +282,26 @@ inline void gram(place at, __global const clq_step *s, __local float *near)
 // Strips of 32 rows; of each the columns from the diagonal on.
 inline void gram(place at, __global const clq_step *s)
 {
-    uint strips = (s->cols + TILE_ROWS - 1) / TILE_ROWS;
+    uint n = s->group_size ? s->group_size : s->cols, blocks = s->cols / n, strips = (n + TILE_ROWS - 1) / TILE_ROWS;
     float tile[TILE_ROWS * TILE_K], c[TILE_ROWS * 16], x[16 * TILE_K];
-    for (uint u = at.group; u < strips; u += at.n_groups) {
-        uint i0 = u * TILE_ROWS;
+    for (uint u = at.group; u < blocks * strips; u += at.n_groups) {
+        uint block = u / strips, i0 = u % strips * TILE_ROWS;
         for (uint t0 = 0; t0 < s->tokens; t0 += TILE_K) {
-            uint n = min((uint)TILE_K, s->tokens - t0);
-            __global const float *in = at.state + s->in + (size_t)t0 * s->in_stride;
-            for (uint t = 0; t < n; t++)
+            uint m = min((uint)TILE_K, s->tokens - t0);
+            __global const float *in = at.state + s->in + (size_t)t0 * s->in_stride + block * n;
+            for (uint t = 0; t < m; t++)
                 for (uint r = 0; r < TILE_ROWS; r++)
-                    tile[r * TILE_K + t] = i0 + r < s->cols ? in[(size_t)t * s->in_stride + i0 + r] : 0.0f;
-            for (uint j0 = i0; j0 < s->cols; j0 += 16) {
-                for (uint t = 0; t < n; t++) { // the state goes on behind the last row
+                    tile[r * TILE_K + t] = i0 + r < n ? in[(size_t)t * s->in_stride + i0 + r] : 0.0f;
+            for (uint j0 = i0; j0 < n; j0 += 16) {
+                for (uint t = 0; t < m; t++) { // the state goes on behind the last row
                     vstore8(vload8(0, in + (size_t)t * s->in_stride + j0), 0, x + 16 * t);
                     vstore8(vload8(1, in + (size_t)t * s->in_stride + j0), 0, x + 16 * t + 8);
                 }
                 for (uint q = 0; q < TILE_ROWS; q += 4)
-                    multiply_near(tile + q * TILE_K, TILE_K, 1, x, n, false, c + q * 16);
+                    multiply_near(tile + q * TILE_K, TILE_K, 1, x, m, false, c + q * 16);
                 for (uint r = 0; r < TILE_ROWS; r++)
-                    for (uint k = 0; k < 16; k++) put_gram(at, s, i0 + r, j0 + k, c[r * 16 + k]);
+                    for (uint k = 0; k < 16; k++)
+                        put_gram(at.state + s->out + (size_t)block * n * n, n, i0 + r, j0 + k, c[r * 16 + k]);
             }
         }
     }

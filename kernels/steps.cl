@@ -4,8 +4,15 @@
 //   TOGETHER  1: all groups run at the same time, one launch runs many steps, and groups wait for each other
 //             between steps. 0: a launch runs one step
 //   KIND      the only kind of step that the program is for; undefined: all kinds
+//   PREPARE   1: with the steps that prepare weights
 #include "attend.cl"
 #include "observe.cl"
+#ifndef PREPARE
+#define PREPARE 0
+#endif
+#if PREPARE
+#include "scales.cl"
+#endif
 
 #ifndef TOGETHER
 #define TOGETHER 0
@@ -68,6 +75,26 @@ inline void run_step(place at, __global const clq_step *s NEAR_PARAM)
     case CLQ_STEP_GRAM:
         if (HAS_KIND(CLQ_STEP_GRAM)) gram(at, s NEAR_PASS);
         break;
+#if PREPARE
+    case CLQ_STEP_COLUMNS:
+        if (HAS_KIND(CLQ_STEP_COLUMNS)) columns(at, s);
+        break;
+    case CLQ_STEP_QUANT:
+        if (HAS_KIND(CLQ_STEP_QUANT)) quant(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_ROUND:
+        if (HAS_KIND(CLQ_STEP_ROUND)) round_weight(at, s);
+        break;
+    case CLQ_STEP_ERROR:
+        if (HAS_KIND(CLQ_STEP_ERROR)) error_of_rows(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_SCALES:
+        if (HAS_KIND(CLQ_STEP_SCALES)) scales(at, s NEAR_PASS);
+        break;
+    case CLQ_STEP_GPTQ:
+        if (HAS_KIND(CLQ_STEP_GPTQ)) gptq(at, s NEAR_PASS);
+        break;
+#endif
     }
 }
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/half.h"
-#include "format/format.h"
+#include "device/device.h"
 #include "ops/reduce.h"
 
 static uint64_t n_passed, n_failed;
@@ -165,6 +165,116 @@ static void check_one(clq_device *dev, clq_device *ref, const char *form, const 
     free(src);
 }
 
+static float round_to(clq_format_id format, float s)
+{
+    return format == CLQ_F16 ? clq_round_f16(s) : format == CLQ_BF16 ? clq_round_bf16(s) : s;
+}
+
+// Scales of both signs where the type is symmetric, and 0; zero-points, most of them at the ends.
+static void fill_params(const clq_type *type, uint64_t n, float *scales, int8_t *zeros)
+{
+    int half = 1 << (type->bits - 1);
+    for (uint64_t i = 0; i < n; i++) {
+        float s = round_to(type->scale_format, (float)pow(2, 16 * uniform() - 10));
+        scales[i] = i % 7 == 5 ? 0 : type->symmetric && i % 3 ? -s : s;
+        zeros[i] = (int8_t)(i % 4 == 0 ? -half : i % 4 == 1 ? half - 1 : (int)(uniform() * 2 * half) - half);
+    }
+}
+
+// Encodes the tile in a lane of its own.
+static clq_status encode_given(clq_device *d, const clq_tile *tile, uint64_t n_groups, encoded *e, clq_error *err)
+{
+    clq_lane_limits limits = {.src_bytes = tile->src_bytes, .n_elements = tile->rows * tile->cols,
+                              .code_bytes = e->sizes.codes, .n_groups = n_groups, .floats = true};
+    clq_lane *lane = NULL;
+    clq_tile_result r;
+    clq_status st = d->ops->lane_create(d, &limits, &lane, err);
+    if (st == CLQ_OK) st = d->ops->lane_submit(lane, tile, err);
+    if (st == CLQ_OK) st = d->ops->lane_wait(lane, &r, err);
+    if (st == CLQ_OK) {
+        memcpy(e->codes, r.codes, e->sizes.codes);
+        memcpy(e->scales, r.scales, e->sizes.scales);
+        if (e->sizes.zero_points) memcpy(e->zeros, r.zero_points, e->sizes.zero_points);
+        e->stats = r.stats;
+    }
+    d->ops->lane_free(lane);
+    return st;
+}
+
+static int code_at(const clq_type *type, const encoded *e, uint64_t cols, uint64_t i)
+{
+    const uint8_t *row = e->codes + i / cols * clq_type_row_bytes(type, cols);
+    if (type->bits == 8) return ((const int8_t *)row)[i % cols];
+    return (int)clq_unpack_bits((const uint32_t *)(const void *)row, i % cols, type->bits) - (1 << (type->bits - 1));
+}
+
+// Tiles whose scales and zero-points are given. multiples: of values that are codes, each of them.
+static void check_given(clq_device *dev, clq_device *ref, const char *form, const clq_type *type, clq_format_id source,
+                        uint64_t rows, uint64_t cols, bool multiples)
+{
+    char name[32], why[200] = "";
+    clq_type_name(type, name);
+    uint64_t n = rows * cols, groups = clq_type_groups(type, cols), n_groups = rows * groups;
+    int half = 1 << (type->bits - 1);
+    float *x = malloc(n * 4), *scales = malloc(n_groups * 4), *stored = malloc(n_groups * 4);
+    void *src = malloc(n * 4);
+    int8_t *zeros = malloc(n_groups);
+    seed = n + source;
+    fill_params(type, n_groups, scales, zeros);
+    fill(x, n);
+    for (uint64_t i = 0; multiples && i < n; i++) {
+        uint64_t g = i / (cols / groups);
+        x[i] = scales[g] * (float)((int)(i % (uint64_t)(2 * half)) - half - (type->symmetric ? 0 : zeros[g]));
+    }
+    clq_store_floats(source, x, n, src);
+    clq_tile tile = {.type = *type, .source = source, .src = src, .rows = rows, .cols = cols, .given_scales = scales,
+                     .src_bytes = n * clq_format_at(source)->block_bytes};
+    if (!type->symmetric && source != CLQ_F16) tile.given_zero_points = zeros; // without: all 0
+    encoded a = encoded_create(type, rows, cols), b = encoded_create(type, rows, cols);
+    clq_error err = {0};
+    bool good = encode_given(dev, &tile, n_groups, &a, &err) == CLQ_OK;
+    if (!good) snprintf(why, sizeof why, "%.150s", err.text);
+    good = good && encode_given(ref, &tile, n_groups, &b, &err) == CLQ_OK;
+    if (good && memcmp(a.codes, b.codes, a.sizes.codes)) {
+        good = false;
+        snprintf(why, sizeof why, "codes differ");
+    }
+    clq_load_floats(type->scale_format, a.scales, n_groups, stored);
+    for (uint64_t g = 0; good && g < n_groups; g++) {
+        int zero = tile.given_zero_points ? zeros[g] : 0;
+        good = stored[g] == scales[g] && (type->symmetric || (int8_t)a.zeros[g] == zero);
+        if (!good) snprintf(why, sizeof why, "scale or zero-point of group %llu", (unsigned long long)g);
+    }
+    if (good && (fabs(a.stats.sum_e2 - b.stats.sum_e2) > 1e-3 * b.stats.sum_e2 + 1e-30 ||
+                 a.stats.max_error != b.stats.max_error || a.stats.lost_groups != b.stats.lost_groups)) {
+        good = false;
+        snprintf(why, sizeof why, "statistics: error %g not %g, largest %g not %g, lost %llu not %llu", a.stats.sum_e2,
+                 b.stats.sum_e2, a.stats.max_error, b.stats.max_error, (unsigned long long)a.stats.lost_groups,
+                 (unsigned long long)b.stats.lost_groups);
+    }
+    for (uint64_t i = 0; good && i < n; i++) {
+        uint64_t g = i / (cols / groups);
+        float v;
+        clq_load_floats(source, (const uint8_t *)src + i * clq_format_at(source)->block_bytes, 1, &v);
+        double zero = tile.given_zero_points ? zeros[g] : 0;
+        double q = scales[g] != 0 ? rint((double)(v / scales[g])) + zero : zero;
+        if (multiples && scales[g] != 0) q = (double)(i % (uint64_t)(2 * half)) - half;
+        q = fmin(fmax(q, -half), half - 1);
+        good = code_at(type, &a, cols, i) == (int)q;
+        if (!good)
+            snprintf(why, sizeof why, "code %llu of %g / %g + %g is %d", (unsigned long long)i, (double)v,
+                     (double)scales[g], zero, code_at(type, &a, cols, i));
+    }
+    report(good, multiples ? "given multiples" : "given", name, clq_format_at(source)->name, form, rows, cols, why);
+    encoded_free(&a);
+    encoded_free(&b);
+    free(x);
+    free(scales);
+    free(stored);
+    free(src);
+    free(zeros);
+}
+
 static void check_bound(clq_device *ref, const clq_type *type)
 {
     // The documented error bound, on values whose scales float16 can hold.
@@ -295,6 +405,9 @@ static void check_form(clq_device *ref, int lanes, int work_groups)
                 bool grouped = type.granularity == CLQ_PER_GROUP;
                 check_one(dev, ref, form, &type, sources[s], rows, grouped ? 192 : 333, false);
                 if (!grouped) check_one(dev, ref, form, &type, sources[s], 2, 5, false);
+                if (type.granularity == CLQ_PER_TENSOR) continue;
+                for (int multiples = 0; multiples <= (s == 0); multiples++)
+                    check_given(dev, ref, form, &type, sources[s], rows, grouped ? 192 : 333, multiples);
             }
         if (wanted("reduce")) {
             check_reduce(dev, form, sources[s], rows, 333, 333);

@@ -127,6 +127,105 @@ static void check_observe(clq_device *d, const char *form)
     }
 }
 
+// ---- preparing weights ----
+
+static void check_prepared(clq_device *d, const char *form, const char *name, const clq_prepare_case *c)
+{
+    if (only && strcmp(only, name) != 0) return;
+    char what[160];
+    double worst = INFINITY;
+    clq_error err = {0};
+    clq_status st = clq_prepare_compare(d, c, &worst, &err);
+    snprintf(what, sizeof what, "%s [%u, %u] bits %u group %u flags %u rule %u cost %u scales %u tokens %u dims %u seed %u",
+             name, c->step.rows, c->step.cols, c->step.bits, c->step.group_size, c->step.flags, c->step.phase, c->cost,
+             c->step.cache_format, c->step.tokens, c->step.dims, c->seed);
+    report(st == CLQ_OK && worst <= 1, form, what, worst, &err);
+}
+
+static void check_rounding(clq_device *d, const char *form)
+{
+    static const uint32_t shapes[][3] = {{1, 32, 32}, {65, 64, 32}, {5, 33, 0},   {9, 192, 64}, {65, 384, 128},
+                                         {3, 7, 0},   {31, 40, 8},  {17, 700, 0}, {2, 60, 12},  {9, 512, 256}};
+    static const clq_format_id formats[] = {CLQ_F32, CLQ_F16, CLQ_BF16};
+    for (uint32_t i = 0, n = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (uint32_t bits = 2; bits <= 8; bits++)
+            for (uint32_t symmetric = 0; symmetric < 2; symmetric++, n++) {
+                if (tiny && (shapes[i][0] * shapes[i][1] > 400 || bits % 3)) continue;
+                clq_prepare_case c = {.step = {.rows = shapes[i][0],
+                                               .cols = shapes[i][1],
+                                               .group_size = shapes[i][2],
+                                               .bits = bits,
+                                               .flags = (symmetric ? CLQ_STEP_SYMMETRIC : 0) |
+                                                        (n % 3 ? CLQ_STEP_STATE_WEIGHT : 0)},
+                                      .scaled = n / 2 % 2,
+                                      .seed = n};
+                c.step.kind = CLQ_STEP_QUANT;
+                check_prepared(d, form, "quant", &c);
+                for (uint32_t rule = CLQ_SCALES_ABSMAX; rule <= CLQ_SCALES_HQQ; rule++)
+                    for (uint32_t cost = 0; cost < 3; cost++) {
+                        c.step.kind = CLQ_STEP_ROUND;
+                        c.step.phase = rule;
+                        c.cost = cost;
+                        c.step.cache_format = formats[(n + rule + cost) % 3];
+                        if (cost && (rule == CLQ_SCALES_ABSMAX || rule == CLQ_SCALES_HQQ)) continue;
+                        if (cost == CLQ_COST_FULL && shapes[i][2] == 0 && shapes[i][1] > 256) continue;
+                        check_prepared(d, form, "scales", &c);
+                    }
+            }
+}
+
+static void check_prepare(clq_device *d, const char *form)
+{
+    static const uint32_t widths[] = {1, 7, 64, 100, 576}, tokens[] = {1, 5, 33};
+    check_rounding(d, form);
+    for (uint32_t i = 0; i < 15; i++) {
+        clq_prepare_case c = {.step = {.rows = 1, .cols = widths[i / 3], .tokens = tokens[i % 3]}, .seed = i};
+        if (tiny && c.step.cols > 100) continue;
+        c.step.kind = CLQ_STEP_COLUMNS;
+        c.in_place = i % 2;
+        check_prepared(d, form, "columns", &c);
+        c.step.kind = CLQ_STEP_ERROR;
+        c.in_place = false;
+        check_prepared(d, form, "error", &c);
+        c.step.kind = CLQ_STEP_GRAM;
+        for (uint32_t g = 1; g <= c.step.cols; g++)
+            if (c.step.cols % g == 0 && g != 2 && g < 192) {
+                c.step.group_size = g;
+                check_prepared(d, form, "gram", &c);
+            }
+    }
+    static const uint32_t blocks[][4] = {// rows, cols, position, dims
+                                         {1, 32, 0, 32}, {9, 64, 32, 32}, {65, 256, 128, 128}, {17, 96, 64, 31}};
+    for (uint32_t i = 0; i < 4; i++)
+        for (uint32_t k = 0; k < 8; k++) {
+            clq_prepare_case c = {.step = {.kind = CLQ_STEP_GPTQ,
+                                           .rows = blocks[i][0],
+                                           .cols = blocks[i][1],
+                                           .position = blocks[i][2],
+                                           .dims = blocks[i][3],
+                                           .bits = 2 + (i + k) % 7,
+                                           .group_size = k % 4 == 3 ? 0 : 32,
+                                           .cache_format = CLQ_F16,
+                                           .flags = CLQ_STEP_STATE_WEIGHT | (k % 2 ? CLQ_STEP_SYMMETRIC : 0)},
+                                  .indexed = k > 4,
+                                  .seed = k};
+            if (tiny && i > 1) continue;
+            check_prepared(d, form, "gptq", &c);
+        }
+    if (only && strcmp(only, "state") != 0) return;
+    for (uint32_t i = 0; i < 12; i++) {
+        clq_linear_case c = {.type = {.format = CLQ_F32},
+                             .rows = 7 + 30 * (i % 2),
+                             .cols = i % 3 == 2 ? 100 : 64,
+                             .tokens = i < 4 ? 1 : i < 8 ? 3 : 17,
+                             .bias = i % 2,
+                             .accumulate = i % 3 == 0,
+                             .in_state = true,
+                             .seed = i};
+        check_linear(d, form, "state", &c);
+    }
+}
+
 static void check_kinds(clq_device *d, const char *form)
 {
     static const uint32_t widths[] = {1, 7, 64, 100, 576, 1000}, tokens[] = {1, 3, 17};
@@ -240,6 +339,7 @@ static void check_form(const char *form)
     for (uint32_t i = 0; i < n; i++) check_type(d, form, names[i]);
     check_kinds(d, form);
     check_observe(d, form);
+    check_prepare(d, form);
     clq_device_close(d);
 }
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/half.h"
-#include "device/device.h"
+#include "run/losses.h"
 
 static uint64_t seed = 1;
 
@@ -452,13 +452,79 @@ static void test_fall_back(void **state)
     clq_device_close(ref);
 }
 
+// ---- given scales ------------------------------------------------------------------------------
+
+// x times `unit` with scales times `unit`: a group a line.
+static void check_given(clq_device *d, float unit)
+{
+    enum { GROUP = 32, ROWS = 2, COLS = 3 * GROUP };
+    const clq_type type = type_of("i4_g32");
+    static const float given[] = {-0.5f, 0, 100, 3, -0.5f, 0};
+    float x[ROWS * COLS], scales[6];
+    for (int i = 0; i < GROUP; i++) {
+        x[i] = -0.5f * (float)(i % 16 - 8);        // every code
+        x[GROUP + i] = 1;                          // lost: no scale
+        x[2 * GROUP + i] = -2;                     // lost: the scale is too large
+        x[3 * GROUP + i] = 0;                      // zero is no loss
+        x[4 * GROUP + i] = i % 2 ? 100 : -100;     // beyond the range: 4 and -3.5
+        x[5 * GROUP + i] = 0;
+    }
+    for (int i = 0; i < ROWS * COLS; i++) x[i] *= unit;
+    for (int g = 0; g < 6; g++) scales[g] = given[g] * unit;
+    clq_tile tile = {.type = type, .source = CLQ_F32, .src = x, .src_bytes = sizeof x, .rows = ROWS, .cols = COLS,
+                     .given_scales = scales};
+    tile.type.scale_format = CLQ_F32;
+    clq_lane_limits limits = {.src_bytes = sizeof x, .n_elements = ROWS * COLS, .code_bytes = ROWS * COLS,
+                              .n_groups = 6};
+    clq_lane *lane;
+    clq_tile_result r;
+    assert_int_equal(d->ops->lane_create(d, &limits, &lane, NULL), CLQ_OK);
+    assert_int_equal(d->ops->lane_submit(lane, &tile, NULL), CLQ_OK);
+    assert_int_equal(d->ops->lane_wait(lane, &r, NULL), CLQ_OK);
+    assert_memory_equal(r.scales, scales, sizeof scales);
+    assert_int_equal(r.sizes.zero_points, 0);
+    for (uint64_t i = 0; i < GROUP; i++) {
+        uint32_t first = clq_unpack_bits(r.codes, i, 4), clamped = clq_unpack_bits(r.codes, 4 * GROUP + i, 4);
+        assert_int_equal(first, i % 16);
+        assert_int_equal(clamped, i % 2 ? 0 : 15);
+    }
+    clq_stats stats = r.stats;
+    clq_recount(&tile, &r, &stats);
+    double size = unit, error = GROUP * (1 + 4) + GROUP / 2 * (96 * 96 + 96.5 * 96.5), square = 0;
+    for (int i = 0; i < ROWS * COLS; i++) square += x[i] / size * (x[i] / size);
+    assert_true(fabs(stats.sum_e2 / (size * size) - error) < 1e-5 * error);
+    assert_true(fabs(stats.sum_x2 / (size * size) - square) < 1e-5 * square);
+    assert_true(fabs(stats.max_error / size - 96.5) < 1e-4);
+    assert_int_equal(stats.lost_groups, 2);
+    d->ops->lane_free(lane);
+}
+
+static void test_given(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < (have_opencl() ? 4 : 1); kind++) {
+        warnings w = {0};
+        clq_hooks hooks = {.user = &w, .warn = count_warning};
+        clq_device_options options = {.work_group_form = -1, .hooks = &hooks};
+        if (kind == 2) setenv("CLQ_TEST_DISCRETE", "1", 1);
+        if (kind == 3) setenv("CLQ_TEST_BREAK_KERNEL", "all", 1);
+        clq_device *d = must_open(kind ? "0" : "ref", &options);
+        check_given(d, 1);
+        check_given(d, 0x1p-70f); // squares that floats do not hold
+        assert_int_equal(w.n, kind == 3);
+        clq_device_close(d);
+        unsetenv("CLQ_TEST_DISCRETE");
+        unsetenv("CLQ_TEST_BREAK_KERNEL");
+    }
+}
+
 int main(void)
 {
     setenv("CLQ_CACHE_DIR", "", 0); // no traces in the user's cache
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_selectors), cmocka_unit_test(test_encode),     cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_arguments), cmocka_unit_test(test_reductions), cmocka_unit_test(test_small_allocations),
-        cmocka_unit_test(test_discrete),  cmocka_unit_test(test_fall_back),
+        cmocka_unit_test(test_discrete),  cmocka_unit_test(test_fall_back),  cmocka_unit_test(test_given),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,8 +113,12 @@ static void test_numbers(void **state)
         clq_evaluate_options o = options();
         clq_evaluation e;
         clq_error err;
+        double klds[WINDOWS], sum = 0;
         o.base = base;
+        o.window_klds = klds;
         assert_int_equal(clq_evaluate(&p, &o, &e, &err), CLQ_OK);
+        for (int w = 0; w < WINDOWS; w++) sum += klds[w];
+        near(sum / WINDOWS, e.base.kld.value, "mean of the windows' KLD");
         assert_true(e.has_base && e.windows == WINDOWS && e.scored == WINDOWS * ROWS && f.calls == WINDOWS);
         const clq_divergence *d = &e.base;
         near(e.nll.value, log(886081.1839946391), "ln PPL");

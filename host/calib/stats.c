@@ -120,3 +120,30 @@ void clq_stats_sort(clq_stats_file *stats)
 {
     if (stats->n_sites) qsort(stats->sites, stats->n_sites, sizeof *stats->sites, by_name);
 }
+
+static uint32_t head_word(const float *slot, int word)
+{
+    uint32_t v;
+    memcpy(&v, &slot[word], sizeof v);
+    return v;
+}
+
+void clq_stat_site_set(clq_stat_site *site, uint32_t m, const float *slot)
+{
+    uint64_t cols = site->cols, stride = (cols + 15) / 16 * 16;
+    const float *channels = slot + CLQ_SLOT_CHANNELS;
+    float *const arrays[] = {[CLQ_CHANNEL_MIN] = site->min,
+                             [CLQ_CHANNEL_MAX] = site->max,
+                             [CLQ_CHANNEL_SUM] = site->sum,
+                             [CLQ_CHANNEL_SUM_ABS] = site->sum_abs,
+                             [CLQ_CHANNEL_SUM_SQ] = site->sum_sq};
+    for (int i = CLQ_CHANNEL_MIN; i <= CLQ_CHANNEL_SUM_SQ; i++)
+        memcpy(arrays[i] + m * cols, channels + (uint64_t)i * stride, cols * sizeof(float));
+    memcpy(site->bins + (uint64_t)m * 2 * CLQ_BINS, slot + CLQ_SLOT_BINS, 2 * CLQ_BINS * sizeof(uint32_t));
+    memcpy(site->token_bins + (uint64_t)m * CLQ_TOKEN_BINS, slot + CLQ_SLOT_TOKEN_BINS,
+           CLQ_TOKEN_BINS * sizeof(uint32_t));
+    site->tokens[m] = head_word(slot, CLQ_SLOT_TOKENS);
+    site->exponents[m] = (int32_t)head_word(slot, CLQ_SLOT_EXPONENT);
+    site->token_range[2 * m] = slot[CLQ_SLOT_TOKEN_MIN];
+    site->token_range[2 * m + 1] = slot[CLQ_SLOT_TOKEN_MAX];
+}

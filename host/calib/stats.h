@@ -79,6 +79,8 @@ const clq_stat_site *clq_stats_find(const clq_stats_file *stats, const char *wei
 // Everything zero. cols and n_matrices > 0; names are copied. On failure the site is empty.
 clq_status clq_stat_site_create(clq_stat_site *site, const char *const *weights, uint32_t n_weights, uint32_t cols,
                                 uint32_t n_matrices, bool gram, clq_error *err);
+// What was observed at one matrix (CLQ_SLOT_* of clquant_steps.h), but for ranges and gram.
+void clq_stat_site_set(clq_stat_site *site, uint32_t matrix, const float *slot);
 void clq_stat_site_clear(clq_stat_site *site); // frees what it holds
 void clq_stats_sort(clq_stats_file *stats);    // by name, as clq_stats_write wants them
 

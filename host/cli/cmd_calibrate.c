@@ -226,7 +226,7 @@ static clq_status open_job(job *j, request *r, clq_hooks *hooks, clq_error *err)
     CLQ_TRY(check_output(j, r, r->out, err));
     for (uint32_t i = 0; i < r->n_exports; i++) CLQ_TRY(check_output(j, r, r->exports[i], err));
     clq_device_options device = {.threads = r->model.threads, .work_group_form = -1, .hooks = hooks};
-    clq_layers_options layers = {.context = r->model.o.context, .gram = r->gram, .hooks = hooks};
+    clq_layers_options layers = {.context = r->model.o.context, .gram = r->gram ? CLQ_GRAM_ALL : 0, .hooks = hooks};
     if (!layers.context) CLQ_TRY(default_context(j->source, &layers.context, err));
     CLQ_TRY(clq_device_open(r->model.device, &device, &j->device, err));
     CLQ_TRY(clq_layers_open(j->source, j->device, &layers, &j->layers, err));

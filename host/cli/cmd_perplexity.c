@@ -36,6 +36,7 @@ typedef struct {
     size_t text_len;
     int32_t *tokens; // of the text
     uint32_t n_tokens;
+    double *window_klds; // with a base
     clq_evaluate_options o;
 } job;
 
@@ -139,6 +140,11 @@ static clq_status open_job(job *j, request *r, clq_hooks *hooks, clq_error *err)
     CLQ_TRY(r->base ? windows_of_base(j, r, err) : windows_of_text(j, r, err));
     j->o.bos = clq_tokenizer_adds_bos(j->model.tokenizer) ? clq_tokenizer_bos(j->model.tokenizer) : -1;
     j->o.base = j->base;
+    if (j->base) {
+        j->window_klds = malloc(j->o.windows * sizeof *j->window_klds);
+        if (!j->window_klds) return clq_fail_memory(err, j->o.windows * sizeof *j->window_klds);
+        j->o.window_klds = j->window_klds;
+    }
     j->o.threads = j->model.threads;
     j->o.hooks = hooks;
     if (r->save_base) {
@@ -156,6 +162,7 @@ static void close_job(job *j)
     clq_unload(&j->model);
     free(j->tokens);
     free(j->text);
+    free(j->window_klds);
 }
 
 // ---- reports ----
@@ -225,7 +232,7 @@ static void set_estimate(json_t *root, const char *key, clq_estimate e)
     json_object_set_new(root, name, clq_json_real(e.error));
 }
 
-static void set_divergence(json_t *root, const clq_divergence *d)
+static void set_divergence(json_t *root, const clq_divergence *d, const double *window_klds, uint32_t n_windows)
 {
     const struct {
         const char *key;
@@ -238,6 +245,9 @@ static void set_divergence(json_t *root, const clq_divergence *d)
     json_object_set_new(root, "kld_error", clq_json_real(d->kld.error));
     for (size_t i = 0; i < sizeof klds / sizeof *klds; i++)
         json_object_set_new(root, klds[i].key, clq_json_real(klds[i].v));
+    json_t *windows = json_array();
+    for (uint32_t i = 0; i < n_windows; i++) json_array_append_new(windows, clq_json_real(window_klds[i]));
+    json_object_set_new(root, "kld_windows", windows);
     set_estimate(root, "same_top", d->same_top);
     set_estimate(root, "ppl_base", d->ppl_base);
     set_estimate(root, "ppl_ratio", d->ratio);
@@ -253,7 +263,7 @@ static json_t *report_json(const job *j, const request *r, const clq_evaluation 
     json_t *root = json_object();
     set_estimate(root, "ppl", e->ppl);
     set_estimate(root, "ln_ppl", e->nll);
-    if (e->has_base) set_divergence(root, &e->base);
+    if (e->has_base) set_divergence(root, &e->base, j->window_klds, e->windows);
     json_object_set_new(root, "context", json_integer(j->o.context));
     json_object_set_new(root, "windows", json_integer(e->windows));
     json_object_set_new(root, "tokens", json_integer((json_int_t)e->windows * j->o.context));

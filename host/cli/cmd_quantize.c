@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "cli/model.h"
 #include "cli/quantize.h"
 
 // ---- progress ----
@@ -168,6 +169,30 @@ static void print_report(const clq_plan *plan, const clq_plan_totals *totals, co
     printf("\n");
 }
 
+static json_t *sites_json(const clq_plan *plan)
+{
+    json_t *list = json_array();
+    const clq_site_report *s;
+    for (uint32_t i = 0; (s = clq_plan_site(plan, i)); i++) {
+        json_t *row = json_pack("{s:i, s:s}", "layer", (int)s->layer, "name", s->name);
+        if (s->ratio >= 0 || *s->fold) json_object_set_new(row, "folded_into", json_string(s->fold));
+        if (s->ratio >= 0) {
+            json_object_set_new(row, "ratio", json_real((double)s->ratio));
+            json_object_set_new(row, "weighted", json_boolean(s->weighted));
+        }
+        if (s->search_loss >= 0) {
+            json_object_set_new(row, "search_loss", clq_json_real(s->search_loss));
+            json_object_set_new(row, "search_loss_without", clq_json_real(s->search_plain));
+        }
+        if (s->energy > 0) {
+            json_object_set_new(row, "error", clq_json_real(s->error));
+            json_object_set_new(row, "energy", clq_json_real(s->energy));
+        }
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
 static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, const clq_request *r)
 {
     json_t *list = json_array();
@@ -193,6 +218,8 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
     json_object_set_new(root, "n_files", json_integer(totals->n_files));
     if (clq_plan_first_part(plan)) json_object_set_new(root, "first_part", clq_cli_text(clq_plan_first_part(plan)));
     json_object_set_new(root, "fallback_bytes", json_integer((json_int_t)totals->fallback_bytes));
+    if (r->o.method) json_object_set_new(root, "method", json_string(clq_method_at(r->method.method)->name));
+    if (clq_plan_site(plan, 0)) json_object_set_new(root, "sites", sites_json(plan));
     if (!r->dry_run) {
         json_object_set_new(root, "seconds", json_real(totals->seconds));
         json_object_set_new(root, "weights_per_second", clq_json_real((double)totals->n_elements / totals->seconds));
@@ -247,11 +274,15 @@ static int run_request(clq_request *r)
     clq_error err;
     clq_source *source;
     clq_plan *plan;
-    if (clq_source_open(r->in, hooks, &source, &err) != CLQ_OK) return clq_report(&err);
-    if (clq_plan_create(source, r->out, &r->o, hooks, &plan, &err) != CLQ_OK) {
+    char *text = NULL;
+    if (r->calib && clq_read_text(r->calib, "--calib", &text, &r->method.text_len, &err) != CLQ_OK) return clq_report(&err);
+    r->method.text = text;
+    r->method.text_name = r->calib && strcmp(r->calib, "-") == 0 ? "standard input" : r->calib;
+    clq_status st = clq_source_open(r->in, hooks, &source, &err);
+    if (st == CLQ_OK && (st = clq_plan_create(source, r->out, &r->o, hooks, &plan, &err)) != CLQ_OK)
         clq_source_close(source);
-        return clq_report(&err);
-    }
+    free(text);
+    if (st != CLQ_OK) return clq_report(&err);
     clq_plan_totals totals;
     clq_plan_summary(plan, &totals);
     if (!r->quiet) print_notes(plan, &totals);

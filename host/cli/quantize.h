@@ -18,6 +18,11 @@ typedef struct clq_request {
     clq_type token_embedding, output_tensor;
     clq_activations activations;
     clq_strings include, exclude;
+    clq_method_options method;
+    clq_type search_type;
+    const char *calib;         // the calibration text's file
+    bool method_given;
+    const char *method_option; // some option that is about one
     bool dry_run, quiet, json;
 } clq_request;
 

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "base/error.h"
+#include "cli/model.h"
 #include "cli/quantize.h"
 
 static const uint64_t MAX_LIST_BYTES = 64 << 20;
@@ -16,7 +17,8 @@ static const uint64_t MAX_LIST_BYTES = 64 << 20;
 enum {
     TYPE = 1, TENSOR_TYPE, TENSOR_TYPE_FILE, PURE, TOKEN_EMBEDDING, OUTPUT_TENSOR, LEAVE_OUTPUT, OVERRIDE_KV, IMATRIX,
     INCLUDE, EXCLUDE, KEEP_SPLIT, SPLIT_SIZE, SPLIT_TENSORS, NO_FALLBACK, DRY_RUN, DEVICE, MAX_MEM, THREADS, RESUME,
-    QUIET, JSON, CONTAINER, ACTIVATIONS, ASYMMETRIC, STATS, OBSERVER
+    QUIET, JSON, CONTAINER, ACTIVATIONS, ASYMMETRIC, STATS, OBSERVER, METHOD, CALIB, CALIB_JSONL, CALIB_TOKENS, CONTEXT,
+    CHUNKS, SEARCH_TOKENS, SCALES, NO_CLIP, ALPHA, DAMP, KEEP_ORDER, SEARCH_TYPE
 };
 static const struct option long_options[] = {
     {"type", required_argument, NULL, TYPE},
@@ -33,6 +35,19 @@ static const struct option long_options[] = {
     {"asymmetric-activations", no_argument, NULL, ASYMMETRIC},
     {"stats", required_argument, NULL, STATS},
     {"observer", required_argument, NULL, OBSERVER},
+    {"method", required_argument, NULL, METHOD},
+    {"calib", required_argument, NULL, CALIB},
+    {"calib-jsonl", required_argument, NULL, CALIB_JSONL},
+    {"calib-tokens", required_argument, NULL, CALIB_TOKENS},
+    {"ctx", required_argument, NULL, CONTEXT},
+    {"chunks", required_argument, NULL, CHUNKS},
+    {"search-tokens", required_argument, NULL, SEARCH_TOKENS},
+    {"scales", required_argument, NULL, SCALES},
+    {"no-clip", no_argument, NULL, NO_CLIP},
+    {"alpha", required_argument, NULL, ALPHA},
+    {"damp", required_argument, NULL, DAMP},
+    {"keep-order", no_argument, NULL, KEEP_ORDER},
+    {"search-type", required_argument, NULL, SEARCH_TYPE},
     {"include-weights", required_argument, NULL, INCLUDE},
     {"exclude-weights", required_argument, NULL, EXCLUDE},
     {"keep-split", no_argument, NULL, KEEP_SPLIT},
@@ -230,6 +245,96 @@ static int read_container(clq_layout *layout)
     return clq_usage_error("--container wants gguf, compressed-tensors, awq, gptq or gptq-v2, not '%s'", optarg);
 }
 
+static int read_method(clq_request *r)
+{
+    if (clq_method_find(optarg, &r->method.method)) return 0;
+    return clq_usage_error("--method wants rtn, awq, smoothquant, gptq or hqq, not '%s'", optarg);
+}
+
+static int read_scales(clq_request *r)
+{
+    static const char *const names[] = {
+        [CLQ_SCALES_BY_RANGE] = "absmax", [CLQ_SCALES_BY_SEARCH] = "search", [CLQ_SCALES_BY_CLIP] = "clip"};
+    for (int i = CLQ_SCALES_BY_RANGE; i <= CLQ_SCALES_BY_CLIP; i++) {
+        r->method.scales = (clq_scale_rule)i;
+        if (strcmp(optarg, names[i]) == 0) return 0;
+    }
+    return clq_usage_error("--scales wants absmax, search or clip, not '%s'", optarg);
+}
+
+static int read_calibration(clq_request *r, clq_text_kind kind)
+{
+    if (r->calib) return clq_usage_error("--calib, --calib-jsonl and --calib-tokens exclude each other, and each can be "
+                                         "given once");
+    r->calib = optarg;
+    r->method.text_kind = kind;
+    return 0;
+}
+
+static int read_part(const char *option, float *value)
+{
+    char *end;
+    errno = 0;
+    double v = strtod(optarg, &end);
+    *value = (float)v;
+    if (end != optarg && !*end && !errno && v >= 0 && v <= 1 && !isspace((unsigned char)*optarg)) return 0;
+    return clq_usage_error("%s wants a number from 0 to 1, not '%s'", option, optarg);
+}
+
+static int read_alpha(clq_request *r)
+{
+    if (strcmp(optarg, "search") != 0) return read_part("--alpha", &r->method.alpha);
+    r->method.alpha = -1;
+    return 0;
+}
+
+static int read_number(const char *option, uint32_t least, uint32_t *value)
+{
+    if (clq_parse_u32(optarg, least, 1 << 24, value)) return 0;
+    return clq_usage_error("%s wants a number from %u on, not '%s'", option, least, optarg);
+}
+
+static int read_search_type(clq_request *r)
+{
+    r->method.search_type = &r->search_type;
+    int code = read_type("--search-type", optarg, &r->search_type);
+    if (code || r->search_type.format == CLQ_INT) return code;
+    return clq_usage_error("--search-type wants an integer type (i4_asym_g64 ...), not '%s'", optarg);
+}
+
+// Options about methods. false: it is none.
+static bool read_method_option(int c, clq_request *r, int *code)
+{
+    r->method_given = r->method_given || c == METHOD;
+    const char *before = r->method_option;
+    r->method_option = "option";
+    switch (c) {
+    case METHOD: *code = read_method(r); break;
+    case CALIB: *code = read_calibration(r, CLQ_TEXT_PLAIN); break;
+    case CALIB_JSONL: *code = read_calibration(r, CLQ_TEXT_JSONL); break;
+    case CALIB_TOKENS: *code = read_calibration(r, CLQ_TEXT_TOKENS); break;
+    case CONTEXT: *code = read_number("--ctx", 4, &r->method.context); break;
+    case CHUNKS: *code = read_number("--chunks", 1, &r->method.windows); break;
+    case SEARCH_TOKENS: *code = read_number("--search-tokens", 1, &r->method.search_tokens); break;
+    case SCALES: *code = read_scales(r); break;
+    case NO_CLIP:
+        r->method.scales = CLQ_SCALES_BY_RANGE;
+        *code = 0;
+        break;
+    case ALPHA: *code = read_alpha(r); break;
+    case DAMP: *code = read_part("--damp", &r->method.damp); break;
+    case KEEP_ORDER:
+        r->method.keep_order = true;
+        *code = 0;
+        break;
+    case SEARCH_TYPE: *code = read_search_type(r); break;
+    default: r->method_option = before; return false;
+    }
+    for (const struct option *o = long_options; o->name; o++)
+        if (o->val == c) r->method_option = c == METHOD || c == SCALES ? before : o->name;
+    return true;
+}
+
 static int read_device(const char **device)
 {
     if (!*optarg) return clq_usage_error("--device wants an index, a part of a name, cpu, gpu or ref");
@@ -252,6 +357,8 @@ static int wrong_option(char **argv)
 
 static int read_option(int c, char **argv, clq_request *r)
 {
+    int code;
+    if (read_method_option(c, r, &code)) return code;
     switch (c) {
     case TYPE: r->type = optarg; return 0;
     case TENSOR_TYPE: return add_rule(r, "--tensor-type", optarg);
@@ -351,7 +458,7 @@ static int check_convert(const clq_request *r)
 int clq_request_read(int argc, char **argv, bool convert, clq_request *r)
 {
     int c, code = 0;
-    *r = (clq_request){.o.convert = convert};
+    *r = (clq_request){.o.convert = convert, .method.alpha = -1};
     while (!code && (c = getopt_long(argc, argv, "", long_options, NULL)) != -1) code = read_option(c, argv, r);
     if (code) return code;
     if (argc - optind != 2) return clq_usage_error("give an input and an output");
@@ -365,6 +472,11 @@ int clq_request_read(int argc, char **argv, bool convert, clq_request *r)
     r->o.n_exclude_weights = r->exclude.n;
     r->o.keep_types = convert && !r->type && r->o.layout != CLQ_LAYOUT_DEFAULT;
     if (!r->type && !r->o.keep_types) return clq_usage_error("--type is missing");
+    if (convert && (r->method_given || r->method_option || r->method.scales))
+        return clq_usage_error("--method and what belongs to it are options of `clquant quantize`, not of convert");
+    if (!r->method_given && r->method_option)
+        return clq_usage_error("--%s is about a method, and none is given (--method awq ...)", r->method_option);
+    if (r->method_given || r->method.scales) r->o.method = &r->method;
     if (r->type) code = read_main_type(r, convert);
     return code || !convert ? code : check_convert(r);
 }

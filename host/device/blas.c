@@ -52,10 +52,11 @@ clq_status clq_blas_linear(clq_opencl *d, const clq_step *s, cl_mem weights, cl_
     clq_arg args[] = {CLQ_ARG(state), CLQ_ARG(in),     CLQ_ARG(k16),
                       CLQ_ARG(cols),  CLQ_ARG(tokens), CLQ_ARG(d->steps.blas_rows)};
     CLQ_TRY(clq_launch(d, unpack, tokens, args, sizeof args / sizeof *args, NULL, err));
+    cl_mem weight = s->flags & CLQ_STEP_STATE_WEIGHT ? state : weights;
     float beta = s->flags & CLQ_STEP_ACCUMULATE ? 1 : 0;
     CLBlastStatusCode code =
         CLBlastSgemm(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, s->tokens, s->rows, s->cols, 1,
-                     d->steps.blas_rows, 0, s->cols, weights, s->w / sizeof(float), s->cols, beta, state, s->out,
+                     d->steps.blas_rows, 0, s->cols, weight, s->w / sizeof(float), s->cols, beta, state, s->out,
                      s->out_stride, &d->compute, NULL);
     if (code != CLBlastSuccess)
         return clq_fail(err, CLQ_DEVICE, "CLBlast's product on '%s' failed with code %d; CLQ_BLAS=0 does without it",

@@ -21,6 +21,11 @@ typedef struct clq_tile {
     const float *importance; // a weight >= 0 for each column, NULL: none. Formats may ignore it
     float scale;             // CLQ_PER_TENSOR: known from the first pass
     int8_t zero_point;
+    // Encoding CLQ_INT, not CLQ_PER_TENSOR: scales [rows, groups] that a method chose, values of type.scale_format;
+    // NULL: those of clq_int_params(). They may be negative where the type is symmetric; 0 makes zeros. The codes are
+    // those of clq_int_code() with an asymmetric type: they reach -2^(bits-1). Read by lane_submit.
+    const float *given_scales;
+    const int8_t *given_zero_points; // [rows, groups], with given_scales of asymmetric types; NULL: all 0
     const float *scales;     // decode_only of CLQ_INT: as floats, [rows, groups] (or one)
     const int8_t *zero_points; // decode_only of CLQ_INT, NULL: none
 } clq_tile;
@@ -122,6 +127,11 @@ void clq_ref_arrays_free(clq_ref_arrays *arrays);
 
 // Tests a device's steps with weights of these types, on small sizes, against the references (steps_test.c).
 clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool *good, clq_error *err);
+
+static inline bool clq_tile_given(const clq_tile *tile)
+{
+    return tile->given_scales && tile->type.granularity != CLQ_PER_TENSOR;
+}
 
 // The sizes of what a tile makes: those of clq_type_sizes, without scales for CLQ_PER_TENSOR.
 clq_status clq_tile_sizes(const clq_tile *tile, clq_part_sizes *sizes, clq_error *err);

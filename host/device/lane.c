@@ -403,14 +403,32 @@ static clq_status launch_minmax(cl_lane *l, const input *in, cl_ulong len, clq_e
     return clq_launch(d, k, clq_div_up(n_groups, per_item), args, 7, &l->uploaded, err);
 }
 
+// The scales and zero-points that the tile came with, on the device.
+static clq_status bind_given(cl_lane *l, uint64_t n_groups, clq_error *err)
+{
+    clq_opencl *d = device_of(l);
+    const clq_tile *t = &l->tile;
+    CLQ_TRY(array_open(d, &l->scale_floats, err));
+    CLQ_TRY(array_open(d, &l->zero_points, err));
+    memcpy(l->scale_floats.host, t->given_scales, n_groups * sizeof(float));
+    if (t->given_zero_points)
+        memcpy(l->zero_points.host, t->given_zero_points, n_groups);
+    else
+        memset(l->zero_points.host, 0, n_groups);
+    CLQ_TRY(array_send(d, &l->scale_floats, n_groups * sizeof(float), &l->uploaded, err)); // behind the source
+    return array_send(d, &l->zero_points, n_groups, &l->uploaded, err);
+}
+
 static clq_status encode_ints(cl_lane *l, const input *in, clq_error *err)
 {
     clq_opencl *d = device_of(l);
     const clq_tile *t = &l->tile;
     bool one = t->type.granularity == CLQ_PER_TENSOR;
+    cl_uint given = clq_tile_given(t);
     cl_uint groups = (cl_uint)clq_type_groups(&t->type, t->cols), per_group = (cl_uint)(t->cols / groups);
     cl_uint n_groups = (cl_uint)(t->rows * groups), rows = (cl_uint)t->rows, cols = (cl_uint)t->cols;
     cl_uint symmetric = t->type.symmetric;
+    cl_int lowest = -(1 << (t->type.bits - 1)) + (symmetric && !given);
     cl_uint scale_format = t->type.scale_format == CLQ_F16 ? 1 : t->type.scale_format == CLQ_BF16 ? 2 : 0;
     clq_kernel *params, *encode;
     cl_uint zero = 0;
@@ -420,19 +438,20 @@ static clq_status encode_ints(cl_lane *l, const input *in, clq_error *err)
         clEnqueueFillBuffer(d->compute, l->zero_points.mem, &t->zero_point, 1, 0, 1, 0, NULL, NULL);
         groups = 0;
     } else {
+        if (given) CLQ_TRY(bind_given(l, n_groups, err));
         CLQ_TRY(launch_minmax(l, in, per_group, err));
         CLQ_TRY(kernel_for(l, &t->type, in->format, "params", CLQ_WEIGHTS_IGNORED, &params, err));
         clq_arg args[] = {CLQ_ARG(l->range.mem), CLQ_ARG(n_groups), CLQ_ARG(l->scale_floats.mem),
                           CLQ_ARG(l->scales.mem), CLQ_ARG(l->zero_points.mem), CLQ_ARG(l->lost.mem),
-                          CLQ_ARG(symmetric), CLQ_ARG(scale_format)};
-        CLQ_TRY(clq_launch(d, params, clq_div_up(n_groups, CLQ_UNITS), args, 8, NULL, err));
+                          CLQ_ARG(symmetric), CLQ_ARG(scale_format), CLQ_ARG(given)};
+        CLQ_TRY(clq_launch(d, params, clq_div_up(n_groups, CLQ_UNITS), args, 9, NULL, err));
     }
     CLQ_TRY(kernel_for(l, &t->type, in->format, "encode", CLQ_WEIGHTS_IGNORED, &encode, err));
     l->n_stats = clq_div_up(t->rows * clq_div_up(t->cols, 32), CLQ_UNITS);
     clq_arg args[] = {CLQ_ARG(in->mem), CLQ_ARG(in->first), CLQ_ARG(rows), CLQ_ARG(cols),
                       CLQ_ARG(per_group), CLQ_ARG(groups), CLQ_ARG(l->scale_floats.mem), CLQ_ARG(l->zero_points.mem),
-                      CLQ_ARG(l->codes.mem), CLQ_ARG(l->stats.mem), CLQ_ARG(symmetric)};
-    return clq_launch(d, encode, l->n_stats, args, 11, &l->uploaded, err);
+                      CLQ_ARG(l->codes.mem), CLQ_ARG(l->stats.mem), CLQ_ARG(symmetric), CLQ_ARG(lowest)};
+    return clq_launch(d, encode, l->n_stats, args, 12, &l->uploaded, err);
 }
 
 static clq_status decode_ints(cl_lane *l, const input *in, clq_error *err)

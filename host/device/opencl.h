@@ -32,7 +32,7 @@ typedef struct clq_program {
 typedef struct clq_family {
     clq_type type;
     clq_format_id source;
-    bool decode_only, range_only, weighted;
+    bool decode_only, range_only, weighted, given;
     bool use_reference; // the kernel did not build or gave other bytes
 } clq_family;
 
@@ -48,6 +48,7 @@ typedef struct clq_steps {
     bool use_blas;             // CLBlast makes dense products
     cl_mem blas_rows;          // its input
     uint64_t blas_bytes;
+    bool prepare;              // the program has the steps that prepare weights, too
     bool keys[CLQ_FORMAT_COUNT + 9]; // formats of the program; integer types by their bits behind
     clq_kernel *kernels[CLQ_STEP_KINDS + 1]; // wg form: one for each kind, else [0]
 } clq_steps;

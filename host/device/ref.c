@@ -110,7 +110,9 @@ static void encode_int_rows(void *ctx, uint64_t begin, uint64_t end)
     const work *w = ctx;
     const clq_tile *t = w->tile;
     const clq_type *type = &t->type;
-    bool one = type->granularity == CLQ_PER_TENSOR;
+    bool one = type->granularity == CLQ_PER_TENSOR, given = clq_tile_given(t);
+    clq_type codes_type = *type;
+    if (given) codes_type.symmetric = false; // all codes, see clq_tile
     uint64_t groups = clq_type_groups(type, t->cols), per_group = t->cols / groups;
     uint64_t row_bytes = clq_type_row_bytes(type, t->cols);
     float *y = malloc(t->cols * sizeof *y);
@@ -125,15 +127,22 @@ static void encode_int_rows(void *ctx, uint64_t begin, uint64_t end)
         int8_t *zeros = type->symmetric ? NULL : one ? (int8_t *)&t->zero_point : w->a->zero_points + r * groups;
         for (uint64_t g = 0; !one && g < groups; g++) {
             float low, high;
-            int8_t zero;
+            int8_t zero = 0;
             clq_minmax_ref(x + g * per_group, 1, per_group, &low, &high);
-            clq_int_params(type, low, high, &scales[g], &zero);
+            float largest = fmaxf(high, -low);
+            if (given) {
+                scales[g] = t->given_scales[r * groups + g];
+                if (t->given_zero_points) zero = t->given_zero_points[r * groups + g];
+            } else {
+                clq_int_params(type, low, high, &scales[g], &zero);
+            }
             if (zeros) zeros[g] = zero;
-            if (scales[g] * 0.5f > fmaxf(high, -low)) stats->lost_groups++;
+            bool all_zero = (given && scales[g] == 0) || fabsf(scales[g]) * 0.5f > largest;
+            if (largest > 0 && all_zero) stats->lost_groups++;
             put_scale(type->scale_format, w->a->scales, r * groups + g, scales[g]);
         }
         uint8_t *codes = (uint8_t *)w->a->codes + r * row_bytes;
-        clq_int_encode_ref(type, x, 1, t->cols, scales, zeros, codes);
+        clq_int_encode_ref(&codes_type, x, 1, t->cols, scales, zeros, codes);
         clq_int_decode_ref(type, codes, 1, t->cols, scales, zeros, y);
         measure(x, y, t->cols, stats);
     }

@@ -41,6 +41,20 @@ static bool same(const clq_device_info *info, const clq_tile *t, const clq_tile_
     return fabs(a->stats.sum_e2 - b->stats.sum_e2) <= 1e-3 * b->stats.sum_e2 + 1e-12;
 }
 
+// Scales of both signs and 0, that every dtype holds, and zero-points that 2 bits hold.
+static void give_params(clq_tile *t)
+{
+    static const float choice[] = {0.03125f, -0.015625f, 0.0f, 0.1875f, -0.25f};
+    static float scales[ROWS * (MAX_COLS / 32)]; // the same values whoever fills them
+    static int8_t zeros[ROWS * (MAX_COLS / 32)];
+    for (uint32_t i = 0; i < ROWS * (MAX_COLS / 32); i++) {
+        scales[i] = choice[i % 5];
+        zeros[i] = (int8_t)(i % 4 - 2);
+    }
+    t->given_scales = scales;
+    t->given_zero_points = t->type.symmetric ? NULL : zeros;
+}
+
 // A small tile of the family's kind in `t`, its source in *bytes.
 static clq_status make_tile(const clq_tile *like, clq_tile *t, void **bytes, clq_error *err)
 {
@@ -68,6 +82,7 @@ static clq_status make_tile(const clq_tile *like, clq_tile *t, void **bytes, clq
     static float importance[MAX_COLS]; // the same values whoever fills it
     for (uint32_t i = 0; i < MAX_COLS; i++) importance[i] = (float)(i * 7 % 32) * 0.125f;
     if (like->importance) t->importance = importance;
+    if (clq_tile_given(like)) give_params(t);
     fill(x, (uint32_t)n);
     clq_format_row(stored)->encode_ref(x, NULL, n / block, *bytes);
     t->src = *bytes;
@@ -81,7 +96,7 @@ static bool is_family(const clq_family *f, const clq_tile *t)
     return f->type.format == t->type.format && f->type.bits == t->type.bits && f->type.symmetric == t->type.symmetric &&
            f->type.granularity == t->type.granularity && f->type.scale_format == t->type.scale_format &&
            f->source == t->source && f->decode_only == t->decode_only &&
-           f->range_only == t->range_only && f->weighted == (t->importance != NULL);
+           f->range_only == t->range_only && f->weighted == (t->importance != NULL) && f->given == clq_tile_given(t);
 }
 
 static clq_family *find_family(clq_opencl *d, const clq_tile *t)
@@ -98,7 +113,7 @@ static clq_family *add_family(clq_opencl *d, const clq_tile *t)
     d->families = families;
     clq_family *f = &families[d->n_families++];
     *f = (clq_family){.type = t->type, .source = t->source, .decode_only = t->decode_only, .range_only = t->range_only,
-                       .weighted = t->importance != NULL};
+                       .weighted = t->importance != NULL, .given = clq_tile_given(t)};
     return f;
 }
 
@@ -121,6 +136,7 @@ static clq_status compare(clq_opencl *d, clq_tile *t, clq_lane *lane, const clq_
     else
         clq_load_floats(t->type.scale_format, theirs.scales, t->rows * groups, scales);
     back.decode_only = true;
+    back.given_scales = NULL;
     back.src_bytes = theirs.sizes.codes;
     back.scales = scales;
     int8_t zeros[ROWS * (MAX_COLS / 32)] = {0};

@@ -15,6 +15,7 @@
 #include "ops/steps.h"
 
 enum {
+    LANES = 8,        // of the vec form
     MAX_STEPS = 4096, // in the buffer of steps under way
     COUNTERS = 4096,
     PROBE_SPINS = 1 << 22,
@@ -172,12 +173,12 @@ static clq_status get_kernel(clq_opencl *d, uint32_t kind, clq_kernel **kernel, 
         format_options(s, formats, sizeof formats);
         bool dot = s->dot_product && kind == CLQ_STEP_LINEAR;
         if (d->work_groups)
-            snprintf(options, sizeof options, "%s-DKIND=%u %s", dot ? "-cl-std=CL3.0 -DDOT_PRODUCT=1 " : "", kind,
-                     formats);
+            snprintf(options, sizeof options, "%s-DKIND=%u %s%s", dot ? "-cl-std=CL3.0 -DDOT_PRODUCT=1 " : "", kind,
+                     kind >= CLQ_STEP_COLUMNS ? "-DPREPARE=1 " : "", formats);
         else
-            snprintf(options, sizeof options, "-DTOGETHER=%d %s%s", s->together, portable ? "-DPORTABLE " : "",
-                     formats);
-        CLQ_TRY(clq_kernel_get(d, "steps.cl", 8, options, "run_steps", &s->kernels[slot], err));
+            snprintf(options, sizeof options, "-DTOGETHER=%d %s%s%s", s->together, portable ? "-DPORTABLE " : "",
+                     s->prepare ? "-DPREPARE=1 " : "", formats);
+        CLQ_TRY(clq_kernel_get(d, "steps.cl", LANES, options, "run_steps", &s->kernels[slot], err));
     }
     *kernel = s->kernels[slot];
     return CLQ_OK;
@@ -189,6 +190,14 @@ static void add_key(clq_steps *s, uint32_t key)
     if (s->keys[key] || always_there(key)) return;
     s->keys[key] = true;
     memset(s->kernels, 0, sizeof s->kernels);
+}
+
+// Steps that prepare weights make a new one likewise. On other devices each kind has its own.
+static void add_kind(clq_opencl *d, uint32_t kind)
+{
+    if (d->work_groups || d->steps.prepare || kind < CLQ_STEP_COLUMNS || kind >= CLQ_STEP_KINDS) return;
+    d->steps.prepare = true;
+    memset(d->steps.kernels, 0, sizeof d->steps.kernels);
 }
 
 static uint32_t div_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
@@ -213,9 +222,17 @@ static uint64_t groups_for(const clq_opencl *d, const clq_step *s)
                                                  : d->base.info.compute_units;
         break;
     case CLQ_STEP_GRAM:
-        units = div_up(s->cols, d->work_groups ? 64 : 32);
+        units = div_up(s->group_size ? s->group_size : s->cols, d->work_groups ? 64 : 32);
         if (d->work_groups) units *= units;
+        if (s->group_size) units *= s->cols / s->group_size;
         break;
+    case CLQ_STEP_QUANT:
+    case CLQ_STEP_ROUND:
+        units = (uint64_t)s->rows * s->groups;
+        if (!d->work_groups && units > d->base.info.compute_units) units = d->base.info.compute_units;
+        break;
+    case CLQ_STEP_SCALES: units = (uint64_t)div_up(s->rows, d->work_groups ? CLQ_UNITS : LANES) * s->groups; break;
+    case CLQ_STEP_GPTQ: units = div_up(s->rows, d->work_groups ? CLQ_UNITS : LANES); break;
     case CLQ_STEP_LINEAR:
         if (!d->work_groups)
             units = packed ? div_up(s->rows, 32) : 4 * d->base.info.compute_units;
@@ -230,6 +247,7 @@ static uint64_t groups_for(const clq_opencl *d, const clq_step *s)
     case CLQ_STEP_EMBED:
     case CLQ_STEP_ACT:
     case CLQ_STEP_ADD:
+    case CLQ_STEP_COLUMNS:
     case CLQ_STEP_SOFTCAP: units = (uint64_t)s->tokens * div_up(s->cols, 256); break;
     default: break;
     }
@@ -248,6 +266,13 @@ static clq_status check_step(const clq_step *s, clq_error *err)
     if (s->kind == CLQ_STEP_LINEAR && s->mode != CLQ_MODE_F32 && !clq_step_packed(s->tokens) &&
         always_there(key_of(s->format, s->bits)))
         return clq_fail(err, CLQ_DEVICE, "products of float weights with int8 activations are not there");
+    if (s->kind == CLQ_STEP_LINEAR && s->flags & CLQ_STEP_STATE_WEIGHT && (s->format != CLQ_F32 || s->mode != CLQ_MODE_F32))
+        return clq_fail(err, CLQ_DEVICE, "products of weights in the state are of float32");
+    if (s->kind == CLQ_STEP_SCALES && s->in != CLQ_NONE && !(s->flags & CLQ_STEP_DIAGONAL) &&
+        (s->group_size ? s->group_size : s->cols) > 256)
+        return clq_fail(err, CLQ_DEVICE, "kernels take costs between the columns of at most 256");
+    if (s->kind == CLQ_STEP_GPTQ && s->dims > 128)
+        return clq_fail(err, CLQ_DEVICE, "kernels take blocks of at most 128 columns");
     return CLQ_OK;
 }
 
@@ -400,6 +425,7 @@ clq_status clq_cl_steps_run(clq_device *device, const clq_step *steps, uint32_t 
     }
     for (uint32_t i = 0; i < n_steps; i++) {
         CLQ_TRY(check_step(&steps[i], err));
+        add_kind(d, steps[i].kind);
         if (steps[i].kind == CLQ_STEP_LINEAR || steps[i].kind == CLQ_STEP_EMBED)
             add_key(&d->steps, key_of(steps[i].format, steps[i].bits));
     }

@@ -146,7 +146,8 @@ clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *w
     steps[0].out = prep->in2 = aligned(n_in);
     prep->out = linear->in = aligned(prep->in2 + 2ull * c->tokens);
     linear->out = aligned(prep->out + clq_prep_floats(c->tokens, c->cols, c->mode));
-    s.n_state = linear->out + (uint64_t)c->tokens * (c->rows + 3) + 64;
+    uint64_t in_state = aligned(linear->out + (uint64_t)c->tokens * (c->rows + 3) + 64);
+    s.n_state = in_state + (c->in_state ? n : 0);
     float *x = malloc(n * sizeof *x), *state = malloc(s.n_state * sizeof *state);
     clq_status st = scene_create(&s, err);
     if (st == CLQ_OK && (!x || !state)) st = clq_fail_memory(err, n * sizeof *x);
@@ -158,6 +159,11 @@ clq_status clq_linear_compare(clq_device *d, const clq_linear_case *c, double *w
         for (uint32_t i = 0; i < c->rows; i++) ((float *)(void *)(s.weights + linear->bias))[i] = random_at(&seed);
     }
     for (uint64_t i = 0; i < s.n_state; i++) s.state[i] = random_at(&seed);
+    if (c->in_state) {
+        memcpy(s.state + in_state, s.weights + linear->w, n * sizeof *x);
+        linear->flags |= CLQ_STEP_STATE_WEIGHT;
+        linear->w = in_state * sizeof(float);
+    }
     for (uint64_t i = 0; i < n_in && c->seed % 2; i++) { // of each three tokens one is zero, one all equal
         uint64_t kind = (i / c->cols + c->seed / 2) % 3;
         if (kind) s.state[i] = kind == 1 ? 0 : (c->seed % 4 == 1 ? 0.75f : -0.75f);
@@ -311,6 +317,91 @@ clq_status clq_observe_compare(clq_device *d, const clq_observe_case *c, double 
     }
 out:
     free(steps);
+    free(state);
+    scene_free(&s);
+    return st;
+}
+
+// ---- preparing weights ----
+
+// Weight `i` of group `g`: of some groups all are zero, or tiny, or as large as floats get.
+static float hard_value(uint32_t g, uint32_t i, uint32_t *seed)
+{
+    float v = random_at(seed);
+    switch (g % 13) {
+    case 1: return 0;
+    case 2: return 0.37f;
+    case 3: return v * 1e-30f;
+    case 4: return v * 3e-42f; // subnormal
+    case 5: return v * 1e30f;
+    case 6: return -fabsf(v) - 0.1f;
+    case 7: return fabsf(v) + 0.1f;
+    case 8: return i == 3 ? 40.0f : v;
+    case 9: return rintf(v * 8) / 2; // ties
+    case 10: return i % 2 ? 0.5f : -0.5f;
+    case 11: return v * 3e38f;
+    default: return v * 0.1f;
+    }
+}
+
+clq_status clq_prepare_compare(clq_device *d, const clq_prepare_case *c, double *worst, clq_error *err)
+{
+    clq_step steps[2] = {c->step, c->step}, *step = &steps[0];
+    uint32_t seed = c->seed + 1, n_steps = 1, kind = c->step.kind, rows = c->step.rows, cols = c->step.cols,
+             tokens = c->step.tokens, len = c->step.group_size ? c->step.group_size : cols, dims = c->step.dims,
+             samples = 24, stride = cols + 3;
+    bool full = c->cost == CLQ_COST_FULL, in_tokens = kind == CLQ_STEP_GRAM || kind == CLQ_STEP_COLUMNS ||
+                kind == CLQ_STEP_ERROR;
+    uint64_t n = aligned((uint64_t)rows * cols), groups = cols / len, matrix = (uint64_t)tokens * stride,
+             w = 64, x = aligned(w + n), factors = aligned(x + samples * cols + 2 * matrix), cost = aligned(factors + cols),
+             gram = full || kind == CLQ_STEP_GRAM ? groups * len * len : cols, scales = aligned(cost + gram),
+             index = aligned(scales + 2 * rows * groups), u = aligned(index + cols),
+             out = aligned(u + (uint64_t)dims * dims);
+    scene s = {.n_weights = n * sizeof(float), .n_state = aligned(out + n + 2 * matrix + gram) + 64};
+    float *state = malloc(s.n_state * sizeof *state);
+    clq_status st = scene_create(&s, err);
+    if (st == CLQ_OK && !state) st = clq_fail_memory(err, s.n_state * sizeof *state);
+    if (st != CLQ_OK) goto out;
+    for (uint64_t i = 0; i < (kind == CLQ_STEP_GRAM ? out : s.n_state); i++) s.state[i] = random_at(&seed);
+    for (uint64_t i = 0; i < (uint64_t)rows * cols; i++)
+        s.state[w + i] = hard_value((uint32_t)(i / len) * (kind != CLQ_STEP_GPTQ) + c->seed, (uint32_t)(i % len), &seed);
+    memcpy(s.weights, s.state + w, (uint64_t)rows * cols * sizeof(float));
+    for (uint32_t i = 0; i < cols; i++) s.state[factors + i] = 0.2f + fabsf(s.state[factors + i]);
+    for (uint32_t i = 0; i < cols; i++) ((int32_t *)(void *)(s.state + index))[i] = (int32_t)((i * 7 + 3) % groups);
+    for (uint32_t i = 0; i < dims; i++) s.state[u + i * (dims + 1)] += 2;
+    clq_step make_cost = {.kind = CLQ_STEP_GRAM, .tokens = samples, .cols = cols, .in_stride = cols,
+                          .group_size = len, .in = x, .out = cost};
+    clq_step_memory m = {s.weights, s.state, s.cache};
+    for (uint64_t i = 0; i < gram; i++) s.state[cost + i] = fabsf(s.state[cost + i]);
+    if (full && !clq_step_run_ref(1, &make_cost, &m)) CLQ_TRY_OUT(clq_fail_memory(err, cols));
+    step->kind = in_tokens || kind == CLQ_STEP_QUANT ? kind : CLQ_STEP_SCALES;
+    step->groups = (uint32_t)groups;
+    step->w = step->flags & CLQ_STEP_STATE_WEIGHT ? w * sizeof(float) : 0;
+    step->in = in_tokens ? x : c->cost == CLQ_COST_NONE ? CLQ_NONE : cost;
+    step->in2 = kind == CLQ_STEP_ERROR ? x + matrix : c->scaled || kind == CLQ_STEP_COLUMNS ? factors : CLQ_NONE;
+    step->in_stride = step->out_stride = stride;
+    step->out = step->kind == CLQ_STEP_SCALES ? scales : c->in_place ? x : out;
+    if (c->cost == CLQ_COST_DIAGONAL) step->flags |= CLQ_STEP_DIAGONAL;
+    if (kind == CLQ_STEP_ROUND || kind == CLQ_STEP_GPTQ) {
+        steps[1] = *step;
+        steps[1].kind = kind;
+        steps[1].in = kind == CLQ_STEP_GPTQ ? w : scales;
+        steps[1].in2 = u;
+        steps[1].scales = scales;
+        steps[1].group_index = c->indexed ? index : CLQ_NONE;
+        steps[1].out = out;
+        n_steps = 2;
+    }
+    CLQ_TRY_OUT(run_both(d, &s, steps, n_steps, state, err));
+    *worst = 0;
+    double most = 1e-3, share = kind == CLQ_STEP_GRAM || kind == CLQ_STEP_ERROR ? 1e-5 : 0;
+    for (uint64_t i = out; i < s.n_state; i++) most = fmax(most, fabs((double)s.state[i]));
+    for (uint64_t i = 0; i < s.n_state; i++) {
+        bool same = memcmp(&state[i], &s.state[i], sizeof *state) == 0 || (isnan(state[i]) && isnan(s.state[i]));
+        double error = same ? 0 : share > 0 && i >= out ? fabs((double)state[i] - s.state[i]) / (share * most) : INFINITY;
+        if (!(error <= *worst)) *worst = error;
+    }
+out:
     free(state);
     scene_free(&s);
     return st;

@@ -10,6 +10,7 @@ typedef struct clq_linear_case {
     clq_type type;
     uint32_t rows, cols, tokens, mode, quant;
     bool bias, accumulate, indexed; // indexed: CLQ_INT with a group for each column
+    bool in_state;                  // f32: CLQ_STEP_STATE_WEIGHT
     uint32_t seed;
 } clq_linear_case;
 
@@ -35,5 +36,17 @@ typedef struct clq_observe_case {
     bool gram, bad;
 } clq_observe_case;
 clq_status clq_observe_compare(clq_device *d, const clq_observe_case *c, double *worst, clq_error *err);
+
+// A step that prepares weights, on groups of ordinary values, of zeros, and at the ends of what floats can hold. ROUND
+// and GPTQ: with the scales that a SCALES of the same fields has chosen before.
+typedef struct clq_prepare_case {
+    clq_step step; // kind, flags, shapes and rules; offsets are set by the comparison
+    enum { CLQ_COST_NONE, CLQ_COST_DIAGONAL, CLQ_COST_FULL } cost; // SCALES, ROUND
+    bool scaled, in_place, indexed; // QUANT: with in2; COLUMNS: out is in; GPTQ: a group for each column
+    uint32_t seed;
+} clq_prepare_case;
+
+// *worst: 0, or infinite where any bit differs; GRAM and ERROR: the error as a share of 1e-5 of the largest value.
+clq_status clq_prepare_compare(clq_device *d, const clq_prepare_case *c, double *worst, clq_error *err);
 
 #endif

@@ -55,6 +55,7 @@ uint64_t clq_type_row_bytes(const clq_type *type, uint64_t cols);
 // codes made with it keep |x - decoded| within half a step (symmetric) or one (asymmetric). 0 only
 // for an all-zero group.
 void clq_int_params(const clq_type *type, float min, float max, float *scale, int8_t *zero_point);
+// clamp(round(x / scale) + zero_point), halves to even; scale 0: zero_point. Symmetric types have no -2^(bits-1).
 int clq_int_code(const clq_type *type, float x, float scale, int zero_point);
 // Rows [rows, cols] of codes given scales [rows, groups] (floats, already rounded) and zero_points
 // (NULL: all 0). A CLQ_PER_TENSOR type reads scales[0] for every row.

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "model/graph_steps.h"
 
 // ---- units ----
 
@@ -16,9 +17,10 @@ static clq_status plan_units(clq_engine *e, clq_error *err)
     uint64_t weights = 0, bytes = 0;
     e->layers = calloc(n->layers, sizeof *e->layers);
     if (!e->layers) return clq_fail_memory(err, n->layers * sizeof *e->layers);
-    CLQ_TRY(clq_unit_plan(&e->view, n, CLQ_UNIT_EMBED, &e->embed, err));
-    CLQ_TRY(clq_unit_plan(&e->view, n, CLQ_UNIT_HEAD, &e->head, err));
-    for (uint32_t i = 0; i < n->layers; i++) CLQ_TRY(clq_unit_plan(&e->view, n, (int32_t)i, &e->layers[i], err));
+    CLQ_TRY(clq_unit_plan(&e->view, n, CLQ_UNIT_EMBED, false, &e->embed, err));
+    CLQ_TRY(clq_unit_plan(&e->view, n, CLQ_UNIT_HEAD, false, &e->head, err));
+    for (uint32_t i = 0; i < n->layers; i++)
+        CLQ_TRY(clq_unit_plan(&e->view, n, (int32_t)i, e->as_floats, &e->layers[i], err));
     for (uint32_t i = 0; i < n->layers + 2; i++) {
         const clq_unit *u = i < n->layers ? &e->layers[i] : i == n->layers ? &e->embed : &e->head;
         for (int w = 0; w < CLQ_N_WEIGHTS; w++) {
@@ -245,7 +247,6 @@ static clq_status run_experts(clq_engine *e, const clq_placed *layer, const clq_
     clq_routing *r = &e->routing;
     uint32_t count = pass->tokens - pass->from;
     uint64_t stride = n->experts + (n->features & CLQ_HAS_SHARED_EXPERT ? 1ull : 0), gather = e->state.routes;
-    clq_graph_router(&e->graph, layer, pass);
     if (count == 0) return CLQ_OK;
     CLQ_TRY(clq_engine_read(e, e->state.router, count * stride, r->logits, err));
     clq_routing_plan(n, &e->state, count, r);
@@ -263,7 +264,32 @@ clq_status clq_engine_layer(clq_engine *e, const clq_placed *placed, uint32_t la
                             clq_error *err)
 {
     clq_graph_attention(&e->graph, placed, layer, pass);
-    if (e->net.features & CLQ_HAS_EXPERTS) return run_experts(e, placed, pass, err);
+    if (e->net.features & CLQ_HAS_EXPERTS) {
+        clq_graph_router(&e->graph, placed, pass);
+        return run_experts(e, placed, pass, err);
+    }
     clq_graph_ffn(&e->graph, placed, pass);
+    return CLQ_OK;
+}
+
+// out[tokens][cols] = in * what stands at `by`.
+static void columns(clq_engine *e, uint32_t tokens, uint64_t in, uint64_t by, uint64_t out)
+{
+    clq_step *s = clq_graph_add(&e->graph, CLQ_STEP_COLUMNS, tokens, 0);
+    s->cols = s->in_stride = s->out_stride = e->net.embd;
+    s->in = in;
+    s->in2 = by;
+    s->out = out;
+}
+
+clq_status clq_engine_experts_module(clq_engine *e, const clq_placed *placed, const clq_pass *pass, uint64_t in,
+                                     uint64_t ones, uint64_t zeros, uint64_t out, clq_error *err)
+{
+    const clq_state *st = &e->state;
+    columns(e, pass->tokens, in, ones, st->h);
+    clq_graph_router_module(&e->graph, placed, pass->tokens);
+    columns(e, pass->tokens, in, zeros, st->x);
+    CLQ_TRY(run_experts(e, placed, pass, err));
+    columns(e, pass->tokens, st->x, ones, out);
     return CLQ_OK;
 }

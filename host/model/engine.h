@@ -9,6 +9,7 @@
 typedef struct clq_engine {
     clq_device *device;
     const clq_hooks *hooks;
+    bool as_floats; // weights of layers are F32 on the device
     clq_view view;
     clq_net net;
     clq_unit embed, head, *layers; // planned, wherever they are loaded
@@ -48,5 +49,10 @@ clq_status clq_engine_inputs(clq_engine *e, const int32_t *tokens, clq_pass *pas
 // state.x through a layer whose memory was entered.
 clq_status clq_engine_layer(clq_engine *e, const clq_placed *placed, uint32_t layer, const clq_pass *pass,
                             clq_error *err);
+
+// As clq_graph_ffn_module, of a layer with experts. ones, zeros: so many floats 1 and 0 in the state as a hidden state has.
+// Uses state.x and state.h.
+clq_status clq_engine_experts_module(clq_engine *e, const clq_placed *placed, const clq_pass *pass, uint64_t in,
+                                     uint64_t ones, uint64_t zeros, uint64_t out, clq_error *err);
 
 #endif

@@ -32,6 +32,7 @@ static void prepare(clq_graph *g, const clq_placed *p, const int which[3], uint3
     for (int i = 0; i < 3 && which[i] >= 0; i++) {
         const clq_weight *w = &p->unit->weights[which[i]];
         kinds[i] = clq_input_kind_of(w, 0, g->activations);
+        if (g->instead && g->instead_inputs && g->instead[which[i]] != CLQ_NONE) kinds[i].activation = *g->instead_inputs;
         if (kinds[i].activation.quant != CLQ_QUANT_TENSOR || measured) continue;
         clq_graph_measure(g, tokens, w->cols, in, 0, 0);
         measured = true;
@@ -58,7 +59,7 @@ static void linear(clq_graph *g, const clq_placed *p, int which, uint32_t tokens
 {
     const clq_weight *w = &p->unit->weights[which];
     clq_step *s = clq_graph_add(g, CLQ_STEP_LINEAR, tokens, flags);
-    clq_graph_set_weight(s, p, w, 0);
+    clq_graph_use_weight(g, s, p, which, 0);
     s->mode = clq_input_kind_of(w, 0, g->activations).mode;
     s->in = in;
     s->out = out;
@@ -154,20 +155,17 @@ static void add_to_hidden(clq_graph *g, const clq_placed *p, const clq_pass *pas
     if (g->net->features & CLQ_HAS_BERT) norm(g, p, post_norm, m, x, x, 0);
 }
 
-void clq_graph_attention(clq_graph *g, const clq_placed *p, uint32_t layer, const clq_pass *pass)
+// From the input of the products with Q, K, V to what the product with O reads, in places[0]. false: no row is needed.
+static bool attention(clq_graph *g, const clq_placed *p, uint32_t layer, const clq_pass *pass, uint64_t in,
+                      uint64_t places[3])
 {
     const clq_net *n = g->net;
     const clq_state *st = g->state;
     uint32_t m = pass->tokens, q_cols = n->heads * n->head_dim, kv_cols = n->kv_heads * n->head_dim;
-    uint64_t in = st->x, k = st->k, v = st->v, head_bytes = clq_cache_bytes(g->cache_type, n->head_dim);
+    uint64_t k = st->k, v = st->v, head_bytes = clq_cache_bytes(g->cache_type, n->head_dim);
     uint64_t keys = layer * g->layer_bytes, values = keys + n->kv_heads * (uint64_t)g->positions * head_bytes;
-    uint64_t places[3];
     uint32_t q_stride = q_cols, kv_stride = kv_cols;
     g->layer = layer;
-    if (n->features & CLQ_HAS_PRE_NORMS) {
-        norm(g, p, CLQ_W_ATTN_NORM, m, st->x, st->h, 0);
-        in = st->h;
-    }
     if (n->features & CLQ_HAS_FUSED_QKV) {
         q_stride = kv_stride = q_cols + 2 * kv_cols;
         k = st->q + q_cols;
@@ -190,23 +188,37 @@ void clq_graph_attention(clq_graph *g, const clq_placed *p, uint32_t layer, cons
     }
     store(g, pass, v, kv_stride, values, n->rope_dims ? CLQ_STEP_TOGETHER : 0);
     store(g, pass, k, kv_stride, keys, n->rope_dims ? 0 : CLQ_STEP_TOGETHER);
-    if (pass->from == m) return;
+    if (pass->from == m) return false;
     attend(g, layer, pass, q_stride, keys, values);
     prepare(g, p, (int[3]){CLQ_W_O, -1, -1}, m - pass->from, st->attended, places);
-    add_to_hidden(g, p, pass, CLQ_W_O, places[0], CLQ_W_POST_ATTN_NORM);
+    return true;
 }
 
-void clq_graph_ffn(clq_graph *g, const clq_placed *p, const clq_pass *pass)
+void clq_graph_attention(clq_graph *g, const clq_placed *p, uint32_t layer, const clq_pass *pass)
+{
+    const clq_state *st = g->state;
+    uint64_t in = st->x, places[3];
+    if (g->net->features & CLQ_HAS_PRE_NORMS) {
+        norm(g, p, CLQ_W_ATTN_NORM, pass->tokens, st->x, st->h, 0);
+        in = st->h;
+    }
+    if (attention(g, p, layer, pass, in, places))
+        add_to_hidden(g, p, pass, CLQ_W_O, places[0], CLQ_W_POST_ATTN_NORM);
+}
+
+void clq_graph_attention_module(clq_graph *g, const clq_placed *p, uint32_t layer, const clq_pass *pass, uint64_t in,
+                                uint64_t out)
+{
+    uint64_t places[3];
+    if (attention(g, p, layer, pass, in, places))
+        linear(g, p, CLQ_W_O, pass->tokens - pass->from, places[0], out, g->net->embd, 0);
+}
+
+// From the input of the products with gate and up to what the product with down reads, in places[0].
+static void ffn(clq_graph *g, const clq_placed *p, uint32_t m, uint64_t in, uint64_t places[3])
 {
     const clq_net *n = g->net;
     const clq_state *st = g->state;
-    uint32_t m = pass->tokens - pass->from;
-    uint64_t in = clq_graph_live_rows(g, pass, st->x), places[3];
-    if (m == 0) return;
-    if (n->features & CLQ_HAS_PRE_NORMS) {
-        norm(g, p, CLQ_W_FFN_NORM, m, in, st->h, 0);
-        in = st->h;
-    }
     if (n->features & CLQ_HAS_GATE) {
         prepare(g, p, (int[3]){CLQ_W_GATE, CLQ_W_UP, -1}, m, in, places);
         linear(g, p, CLQ_W_GATE, m, places[0], st->gate, n->ffn, 0);
@@ -217,21 +229,61 @@ void clq_graph_ffn(clq_graph *g, const clq_placed *p, const clq_pass *pass)
         prepare(g, p, (int[3]){CLQ_W_UP, -1, -1}, m, in, places);
         linear(g, p, CLQ_W_UP, m, places[0], st->gate, stride, 0);
         clq_graph_activation(g, m, n->ffn, stride, st->gate, st->gate + n->ffn, st->act,
-                   n->features & CLQ_HAS_FUSED_GATE ? CLQ_STEP_MUL : 0);
+                             n->features & CLQ_HAS_FUSED_GATE ? CLQ_STEP_MUL : 0);
     }
     prepare(g, p, (int[3]){CLQ_W_DOWN, -1, -1}, m, st->act, places);
+}
+
+void clq_graph_ffn(clq_graph *g, const clq_placed *p, const clq_pass *pass)
+{
+    const clq_state *st = g->state;
+    uint32_t m = pass->tokens - pass->from;
+    uint64_t in = clq_graph_live_rows(g, pass, st->x), places[3];
+    if (m == 0) return;
+    if (g->net->features & CLQ_HAS_PRE_NORMS) {
+        norm(g, p, CLQ_W_FFN_NORM, m, in, st->h, 0);
+        in = st->h;
+    }
+    ffn(g, p, m, in, places);
     add_to_hidden(g, p, pass, CLQ_W_DOWN, places[0], CLQ_W_POST_FFN_NORM);
+}
+
+void clq_graph_ffn_module(clq_graph *g, const clq_placed *p, uint32_t tokens, uint64_t in, uint64_t out)
+{
+    uint64_t places[3];
+    ffn(g, p, tokens, in, places);
+    linear(g, p, CLQ_W_DOWN, tokens, places[0], out, g->net->embd, 0);
+}
+
+void clq_graph_linear_module(clq_graph *g, const clq_placed *p, int which, uint32_t matrix, uint32_t tokens, uint64_t in,
+                             uint64_t out)
+{
+    const clq_weight *w = &p->unit->weights[which];
+    clq_input_kind kind = clq_input_kind_of(w, matrix, g->activations);
+    uint64_t place = g->state->prep[kind.mode];
+    clq_graph_prepare(g, &kind, which, tokens, w->cols, in, place, 0);
+    clq_step *s = clq_graph_add(g, CLQ_STEP_LINEAR, tokens, 0);
+    clq_graph_use_weight(g, s, p, which, matrix);
+    s->mode = kind.mode;
+    s->in = place;
+    s->out = out;
+    s->out_stride = w->rows;
 }
 
 void clq_graph_router(clq_graph *g, const clq_placed *p, const clq_pass *pass)
 {
+    uint32_t m = pass->tokens - pass->from;
+    if (m == 0) return;
+    norm(g, p, CLQ_W_FFN_NORM, m, clq_graph_live_rows(g, pass, g->state->x), g->state->h, 0);
+    clq_graph_router_module(g, p, m);
+}
+
+void clq_graph_router_module(clq_graph *g, const clq_placed *p, uint32_t m)
+{
     const clq_net *n = g->net;
     const clq_state *st = g->state;
-    uint32_t m = pass->tokens - pass->from;
     bool shared = n->features & CLQ_HAS_SHARED_EXPERT;
     uint64_t places[3];
-    if (m == 0) return;
-    norm(g, p, CLQ_W_FFN_NORM, m, clq_graph_live_rows(g, pass, st->x), st->h, 0);
     prepare(g, p, (int[3]){CLQ_W_ROUTER, shared ? CLQ_W_SHARED_ROUTER : -1, -1}, m, st->h, places);
     linear(g, p, CLQ_W_ROUTER, m, places[0], st->router, n->experts + shared, 0);
     if (shared)

@@ -49,8 +49,24 @@ bool clq_state_plan(const clq_net *net, uint32_t batch, const clq_input_needs *n
 typedef struct clq_taps {
     uint64_t slots[CLQ_N_WEIGHTS]; // of the first matrix; CLQ_NONE: not observed, or with a weight before it
     uint64_t slot_floats[CLQ_N_WEIGHTS]; // from matrix to matrix
-    bool gram;                     // behind each slot stands [cols][cols]
+    uint32_t gram;      // behind each slot stand sums of products of inputs: 0: none, CLQ_GRAM_ALL: [cols][cols], else
+                        // blocks of so many columns, or of all where that does not divide them (clq_gram_block)
+    bool without_values; // without the histograms
 } clq_taps;
+
+#define CLQ_GRAM_ALL UINT32_MAX
+// The width of the blocks of a Gram matrix of `cols` columns.
+static inline uint32_t clq_gram_block(uint32_t gram, uint32_t cols)
+{
+    return gram == CLQ_GRAM_ALL ? cols : cols % gram ? 0 : gram;
+}
+
+// Where inputs of a layer's weights (not of experts) are copied to, row by row.
+typedef struct clq_copies {
+    uint64_t at[CLQ_N_WEIGHTS]; // floats in the state, [rows][cols]; CLQ_NONE: not copied
+    uint64_t ones;              // so many floats 1 as the widest input has columns
+    uint64_t first;             // row of the next token
+} clq_copies;
 
 // A unit at its place in the memory of the steps that are made.
 typedef struct clq_placed {
@@ -64,6 +80,11 @@ typedef struct clq_graph {
     clq_rounding activations;
     bool rounds;            // the state's status may be set
     const clq_taps *taps;   // NULL: nothing is observed
+    const clq_copies *copies; // NULL: nothing is copied
+    // NULL, or [CLQ_N_WEIGHTS]: places in the state of floats that are used instead of the unit's weights, which are
+    // F32, too; CLQ_NONE: the unit's
+    const uint64_t *instead;
+    const clq_activation *instead_inputs; // how the inputs of those are rounded; NULL: not
     uint32_t layer;         // that steps are made for; the number of layers: the head
     clq_format_id cache_type;
     uint32_t positions;     // of the cache
@@ -96,6 +117,16 @@ void clq_graph_embed(clq_graph *g, const clq_placed *embed, const clq_pass *pass
 void clq_graph_attention(clq_graph *g, const clq_placed *layer, uint32_t index, const clq_pass *pass);
 // state.x through its feed-forward network.
 void clq_graph_ffn(clq_graph *g, const clq_placed *layer, const clq_pass *pass);
+// Modules on inputs that are given. in: as the norm before the module leaves it, [tokens][embd]; out: [tokens][embd], what
+// the module adds, before any norm behind it. With an attention, `tokens` are those of the pass, all of them.
+void clq_graph_attention_module(clq_graph *g, const clq_placed *layer, uint32_t index, const clq_pass *pass, uint64_t in,
+                                uint64_t out);
+void clq_graph_ffn_module(clq_graph *g, const clq_placed *layer, uint32_t tokens, uint64_t in, uint64_t out);
+// The product with one matrix: in[tokens][cols], out[tokens][rows]; at most as many tokens as a batch has.
+void clq_graph_linear_module(clq_graph *g, const clq_placed *layer, int which, uint32_t matrix, uint32_t tokens,
+                             uint64_t in, uint64_t out);
+// The router's logits at state.router of so many rows of state.h.
+void clq_graph_router_module(clq_graph *g, const clq_placed *layer, uint32_t tokens);
 // The router's logits at state.router, the normed hidden states at state.h.
 void clq_graph_router(clq_graph *g, const clq_placed *layer, const clq_pass *pass);
 // Adds to state.x what experts make of state.h: `runs` together have at most state.expert_rows rows. gather: int32 ids

@@ -35,7 +35,7 @@ static void expert_linear(clq_graph *g, const clq_placed *p, int which, uint32_t
 {
     const clq_weight *w = &p->unit->weights[which];
     clq_step *s = clq_graph_add(g, CLQ_STEP_LINEAR, tokens, first ? 0 : CLQ_STEP_TOGETHER);
-    clq_graph_set_weight(s, p, w, matrix);
+    clq_graph_use_weight(g, s, p, which, matrix);
     s->mode = clq_input_kind_of(w, matrix, g->activations).mode;
     s->in = in;
     s->out = out;

@@ -158,19 +158,47 @@ void clq_graph_set_weight(clq_step *s, const clq_placed *p, const clq_weight *w,
     s->code_sums = clq_graph_shifted(w->code_sums, p->base + 4ull * matrix * w->rows);
 }
 
+void clq_graph_use_weight(const clq_graph *g, clq_step *s, const clq_placed *p, int which, uint32_t matrix)
+{
+    const clq_weight *w = &p->unit->weights[which];
+    clq_graph_set_weight(s, p, w, matrix);
+    if (!g->instead || g->instead[which] == CLQ_NONE) return;
+    s->flags |= CLQ_STEP_STATE_WEIGHT;
+    s->w = 4 * (g->instead[which] + (uint64_t)matrix * w->rows * w->cols);
+}
+
+// Adds a copy of in[tokens][cols] behind those made before.
+static void copy_input(clq_graph *g, int which, uint32_t tokens, uint32_t cols, uint64_t in)
+{
+    if (!g->copies || g->copies->at[which] == CLQ_NONE || tokens == 0) return;
+    clq_step *s = clq_graph_add(g, CLQ_STEP_COLUMNS, tokens, 0);
+    s->cols = s->in_stride = s->out_stride = cols;
+    s->in = in;
+    s->in2 = g->copies->ones;
+    s->out = g->copies->at[which] + g->copies->first * cols;
+}
+
 // Adds in[tokens][cols] to the observations of a matrix of the weight, where it has any.
 void clq_graph_observe(clq_graph *g, int which, uint32_t matrix, uint32_t tokens, uint32_t cols, uint64_t in)
 {
-    if (!g->taps || g->taps->slots[which] == CLQ_NONE || tokens == 0) return;
-    uint64_t slot = g->taps->slots[which] + matrix * g->taps->slot_floats[which];
-    for (uint32_t phase = 0; phase <= CLQ_OBSERVE_VALUES + (g->taps->gram ? 1u : 0); phase++) {
-        bool gram = phase > CLQ_OBSERVE_VALUES;
-        clq_step *s = clq_graph_add(g, gram ? CLQ_STEP_GRAM : CLQ_STEP_OBSERVE, tokens, gram ? CLQ_STEP_TOGETHER : 0);
+    const clq_taps *taps = g->taps;
+    copy_input(g, which, tokens, cols, in);
+    if (!taps || taps->slots[which] == CLQ_NONE || tokens == 0) return;
+    uint64_t slot = taps->slots[which] + matrix * taps->slot_floats[which];
+    for (uint32_t phase = 0; phase <= CLQ_OBSERVE_VALUES; phase++) {
+        if (taps->without_values && phase == CLQ_OBSERVE_VALUES) continue;
+        clq_step *s = clq_graph_add(g, CLQ_STEP_OBSERVE, tokens, 0);
         s->phase = phase;
         s->cols = s->in_stride = cols;
         s->in = in;
-        s->out = gram ? slot + CLQ_SLOT_FLOATS(cols) : slot;
+        s->out = slot;
     }
+    if (!taps->gram) return;
+    clq_step *s = clq_graph_add(g, CLQ_STEP_GRAM, tokens, CLQ_STEP_TOGETHER);
+    s->cols = s->in_stride = cols;
+    s->group_size = taps->gram == CLQ_GRAM_ALL ? 0 : taps->gram;
+    s->in = in;
+    s->out = slot + CLQ_SLOT_FLOATS(cols);
 }
 
 // The ranges of in[tokens][cols], at the place of rows from `first` on.

@@ -31,6 +31,8 @@ bool clq_same_input_kind(const clq_input_kind *a, const clq_input_kind *b);
 clq_step *clq_graph_add(clq_graph *g, uint32_t kind, uint32_t tokens, unsigned flags);
 // One matrix of a placed weight for a step.
 void clq_graph_set_weight(clq_step *s, const clq_placed *p, const clq_weight *w, uint32_t matrix);
+// The same of the unit's weight `which`, or of what the graph has instead.
+void clq_graph_use_weight(const clq_graph *g, clq_step *s, const clq_placed *p, int which, uint32_t matrix);
 // Adds in[tokens][cols] to the observations of a matrix of the weight, where it has any.
 void clq_graph_observe(clq_graph *g, int which, uint32_t matrix, uint32_t tokens, uint32_t cols, uint64_t in);
 // The ranges of in[tokens][cols], at the place of rows from `first` on.

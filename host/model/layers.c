@@ -19,6 +19,9 @@ struct clq_layers {
     clq_site sites[MAX_SITES];
     uint32_t n_sites;
     uint64_t observed_floats; // of all sites together
+    clq_extra_fn extra;
+    void *extra_user;
+    uint64_t extra_at; // behind the observed ones
     clq_taps taps;
     float *zeros; // ZEROS of them
 };
@@ -40,6 +43,11 @@ static const int shared_inputs[][CLQ_SITE_WEIGHTS] = {{CLQ_W_Q, CLQ_W_K, CLQ_W_V
                                                       {CLQ_W_SHARED_GATE, CLQ_W_SHARED_UP, -1, -1},
                                                       {CLQ_W_SHARED_DOWN, -1, -1, -1}};
 
+static uint64_t gram_floats(const clq_layers *l, uint32_t cols)
+{
+    return l->taps.gram ? (uint64_t)cols * clq_gram_block(l->taps.gram, cols) : 0;
+}
+
 // The sites of a layer, their slots and taps. false: too large to count.
 static bool plan_sites(clq_layers *l, const clq_unit *unit, uint64_t at)
 {
@@ -55,8 +63,7 @@ static bool plan_sites(clq_layers *l, const clq_unit *unit, uint64_t at)
         *site = (clq_site){.cols = first->cols, .n_matrices = first->count, .slot = n_floats};
         for (int i = 0; i < CLQ_SITE_WEIGHTS && which[i] >= 0; i++)
             if (unit->weights[which[i]].tensor) site->weights[site->n_weights++] = unit->weights[which[i]].tensor->name;
-        uint64_t one = CLQ_SLOT_FLOATS((uint64_t)first->cols), all;
-        if (l->taps.gram) one += (uint64_t)first->cols * first->cols;
+        uint64_t one = CLQ_SLOT_FLOATS((uint64_t)first->cols) + gram_floats(l, first->cols), all;
         l->taps.slots[which[0]] = n_floats;
         l->taps.slot_floats[which[0]] = (one + 15) / 16 * 16;
         if (!clq_mul_u64(l->taps.slot_floats[which[0]], first->count, &all) || !clq_add_u64(n_floats, all, &n_floats) ||
@@ -83,6 +90,11 @@ static clq_status plan_state(clq_layers *l, uint32_t context, clq_error *err)
         if (l->observed_floats > needs.observed) needs.observed = l->observed_floats;
     }
     l->n_sites = 0;
+    uint64_t extra = 0;
+    if (l->extra && !l->extra(l->extra_user, &l->e, &extra))
+        return clq_fail(err, CLQ_DEVICE, "what the method needs is too large to count");
+    l->extra_at = (needs.observed + 15) / 16 * 16;
+    if (extra) needs.observed = l->extra_at + extra;
     uint64_t limit = l->e.device->info.max_allocation;
     if (!clq_state_plan(&l->e.net, context, &needs, &l->e.state) || (limit && l->e.state.n_floats * 4 > limit))
         return clq_fail(err, CLQ_DEVICE,
@@ -102,9 +114,9 @@ static clq_status make_weights(clq_layers *l, clq_error *err)
 }
 
 // What is observed is baked into models: the device's kernels must give what the references give.
-static clq_status test_observing(clq_device *device, bool gram, clq_error *err)
+static clq_status test_observing(clq_device *device, uint32_t gram, clq_error *err)
 {
-    clq_observe_case c = {.tokens = 5, .cols = 63, .windows = 2, .gram = gram};
+    clq_observe_case c = {.tokens = 5, .cols = 63, .windows = 2, .gram = gram != 0};
     double worst = 2;
     clq_status st = clq_observe_compare(device, &c, &worst, err);
     if (st != CLQ_OK || worst <= 1) return st;
@@ -126,7 +138,11 @@ static clq_status open_layers(clq_layers *l, const clq_source *source, const clq
     e->graph.activations = CLQ_ROUND_NOTHING;
     e->graph.cache_type = CLQ_F32;
     e->graph.positions = o->context;
+    e->as_floats = o->floats;
     l->taps.gram = o->gram;
+    l->taps.without_values = o->without_values;
+    l->extra = o->extra;
+    l->extra_user = o->extra_user;
     CLQ_TRY(clq_engine_plan_units(e, err));
     CLQ_TRY(test_observing(e->device, o->gram, err));
     CLQ_TRY(plan_state(l, o->context, err));
@@ -208,9 +224,14 @@ clq_status clq_layers_embed(clq_layers *l, const int32_t *tokens, uint32_t n, fl
 
 clq_status clq_layers_load(clq_layers *l, uint32_t layer, clq_error *err)
 {
+    CLQ_TRY(load(l, (int32_t)layer, &l->e.layers[layer], err));
+    plan_sites(l, &l->e.layers[layer], l->e.state.observed); // was counted when it was opened
+    return clq_layers_forget(l, err);
+}
+
+clq_status clq_layers_forget(clq_layers *l, clq_error *err)
+{
     clq_engine *e = &l->e;
-    CLQ_TRY(load(l, (int32_t)layer, &e->layers[layer], err));
-    plan_sites(l, &e->layers[layer], e->state.observed); // was counted when it was opened
     for (uint64_t done = 0, n; done < l->observed_floats; done += n) {
         n = l->observed_floats - done < ZEROS ? l->observed_floats - done : ZEROS;
         CLQ_TRY(e->device->ops->memory_write(e->state_memory, (e->state.observed + done) * 4, l->zeros, n * 4, err));
@@ -219,7 +240,7 @@ clq_status clq_layers_load(clq_layers *l, uint32_t layer, clq_error *err)
 }
 
 // The angles of n positions, which stay in the state for windows of the same length.
-static clq_status set_positions(clq_layers *l, uint32_t n, clq_error *err)
+clq_status clq_layers_positions(clq_layers *l, uint32_t n, clq_error *err)
 {
     if (l->pass.tokens == n) return CLQ_OK;
     int32_t *ids = calloc(n, sizeof *ids); // behind the embedding they do not matter
@@ -231,26 +252,62 @@ static clq_status set_positions(clq_layers *l, uint32_t n, clq_error *err)
     return st;
 }
 
-clq_status clq_layers_run(clq_layers *l, uint32_t n, float *hidden, clq_error *err)
+static clq_status run(clq_layers *l, uint32_t n, float *hidden, bool observe, const clq_copies *copies, clq_error *err)
 {
     clq_engine *e = &l->e;
     uint64_t n_floats = (uint64_t)n * e->net.embd;
-    CLQ_TRY(set_positions(l, n, err));
+    CLQ_TRY(clq_layers_positions(l, n, err));
     CLQ_TRY(e->device->ops->memory_write(e->state_memory, e->state.x * 4, hidden, n_floats * 4, err));
-    e->graph.taps = &l->taps;
+    e->graph.taps = observe ? &l->taps : NULL;
+    e->graph.copies = copies;
     clq_status st = clq_engine_layer(e, &(clq_placed){&e->layers[l->unit], 0}, (uint32_t)l->unit, &l->pass, err);
     e->graph.taps = NULL;
+    e->graph.copies = NULL;
     if (st == CLQ_OK) st = clq_engine_read(e, e->state.x, n_floats, hidden, err);
     if (st != CLQ_OK) e->graph.n_steps = 0;
     return st;
+}
+
+clq_status clq_layers_run(clq_layers *l, uint32_t n, float *hidden, clq_error *err)
+{
+    return run(l, n, hidden, true, NULL, err);
+}
+
+clq_status clq_layers_run_with(clq_layers *l, uint32_t n, float *hidden, bool observe, const clq_copies *copies,
+                               clq_error *err)
+{
+    return run(l, n, hidden, observe, copies, err);
+}
+
+clq_engine *clq_layers_engine(clq_layers *l) { return &l->e; }
+uint64_t clq_layers_extra(const clq_layers *l) { return l->e.state.observed + l->extra_at; }
+uint32_t clq_layers_loaded(const clq_layers *l) { return (uint32_t)l->unit; }
+const clq_pass *clq_layers_pass(const clq_layers *l) { return &l->pass; }
+
+uint64_t clq_layers_slot(const clq_layers *l, int which, uint32_t matrix)
+{
+    uint64_t slot = l->taps.slots[which];
+    return slot == CLQ_NONE ? CLQ_NONE : slot + matrix * l->taps.slot_floats[which];
+}
+
+uint32_t clq_layers_block(const clq_layers *l, uint32_t cols)
+{
+    return l->taps.gram ? clq_gram_block(l->taps.gram, cols) : 0;
+}
+
+uint64_t clq_layers_gram(const clq_layers *l, int which, uint32_t matrix)
+{
+    const clq_weight *w = &l->e.layers[l->unit].weights[which];
+    if (l->taps.slots[which] == CLQ_NONE || !l->taps.gram || !clq_gram_block(l->taps.gram, w->cols)) return CLQ_NONE;
+    return clq_layers_slot(l, which, matrix) + CLQ_SLOT_FLOATS((uint64_t)w->cols);
 }
 
 clq_status clq_layers_observed(clq_layers *l, const clq_site *site, uint32_t matrix, float *slot, float *gram,
                                clq_error *err)
 {
     clq_engine *e = &l->e;
-    uint64_t n = CLQ_SLOT_FLOATS((uint64_t)site->cols), n_gram = (uint64_t)site->cols * site->cols;
-    uint64_t one = (n + (l->taps.gram ? n_gram : 0) + 15) / 16 * 16, at = site->slot + matrix * one;
+    uint64_t n = CLQ_SLOT_FLOATS((uint64_t)site->cols), n_gram = gram_floats(l, site->cols);
+    uint64_t one = (n + n_gram + 15) / 16 * 16, at = site->slot + matrix * one;
     CLQ_TRY(e->device->ops->memory_read(e->state_memory, at * 4, slot, n * 4, err));
     if (!gram) return CLQ_OK;
     return e->device->ops->memory_read(e->state_memory, (at + n) * 4, gram, n_gram * 4, err);

@@ -6,7 +6,7 @@
 
 #include "device/device.h"
 #include "io/source.h"
-#include "model/tokenizer.h"
+#include "model/engine.h"
 
 // The weights of a layer that share one input.
 enum { CLQ_SITE_WEIGHTS = 4 };
@@ -19,10 +19,17 @@ typedef struct clq_site {
 } clq_site;
 
 typedef struct clq_layers clq_layers;
+// Floats in the state that the caller wants for itself, for any layer. The units are planned. false: too many to count.
+typedef bool (*clq_extra_fn)(void *user, const clq_engine *engine, uint64_t *n_floats);
 
 typedef struct clq_layers_options {
     uint32_t context; // tokens of a window, at most
-    bool gram;        // sums of products of inputs (Hessians), too
+    uint32_t gram;    // sums of products of inputs, too: 0: none; CLQ_GRAM_ALL: of all pairs (Hessians); else of the
+                      // pairs within blocks of so many columns, where that divides these
+    bool without_values; // without the histograms
+    bool floats;        // weights of layers are F32 on the device, however they are stored
+    clq_extra_fn extra; // NULL: none
+    void *extra_user;
     const clq_hooks *hooks;
 } clq_layers_options;
 
@@ -52,5 +59,26 @@ const clq_site *clq_layers_sites(const clq_layers *layers, uint32_t *n);
 // options, gram [cols][cols] (NULL: not wanted).
 clq_status clq_layers_observed(clq_layers *layers, const clq_site *site, uint32_t matrix, float *slot, float *gram,
                                clq_error *err);
+
+// ---- for methods, which make steps of their own ----
+
+// Forgets what was observed of the loaded layer.
+clq_status clq_layers_forget(clq_layers *layers, clq_error *err);
+// clq_layers_run with or without observing; copies: NULL, or where inputs go.
+clq_status clq_layers_run_with(clq_layers *layers, uint32_t n, float *hidden, bool observe, const clq_copies *copies,
+                               clq_error *err);
+clq_engine *clq_layers_engine(clq_layers *layers);
+uint32_t clq_layers_loaded(const clq_layers *layers); // the layer that is loaded
+uint64_t clq_layers_extra(const clq_layers *layers); // floats in the state
+// Makes clq_layers_pass that of a window of n tokens.
+clq_status clq_layers_positions(clq_layers *layers, uint32_t n, clq_error *err);
+const clq_pass *clq_layers_pass(const clq_layers *layers);
+// Where the observations of the inputs of one matrix stand (of the first of the weights that share an input); floats in
+// the state. CLQ_NONE: they are not observed.
+uint64_t clq_layers_slot(const clq_layers *layers, int which, uint32_t matrix);
+// Where the loaded layer's sums of products of the inputs of a weight stand (the first of those that share an input);
+// floats in the state. CLQ_NONE: there are none.
+uint32_t clq_layers_block(const clq_layers *layers, uint32_t cols); // the width of their blocks
+uint64_t clq_layers_gram(const clq_layers *layers, int which, uint32_t matrix);
 
 #endif

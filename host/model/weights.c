@@ -11,7 +11,7 @@
 
 enum { ALIGNMENT = 64, CHUNK_BYTES = 4 << 20 };
 
-enum { EMBED = 1, HEAD = 2, LAYER = 4, BIAS_REQUIRED = 8, MAY_MISS = 16, VECTOR = 32 };
+enum { EMBED = 1, HEAD = 2, LAYER = 4, BIAS_REQUIRED = 8, MAY_MISS = 16, VECTOR = 32, AS_FLOATS = 64 };
 
 // shape: a letter a dimension (see model/arch.h); needs: features of which all must be there.
 typedef struct {
@@ -178,7 +178,7 @@ static clq_status choose_type(const clq_view *v, clq_weight *w, const slot *s, c
     }
     const clq_format *f = clq_format_row(first->type.format);
     bool known = f->kind == CLQ_KIND_CODEC || (f->kind == CLQ_KIND_INT && w->count == t->from.n_pieces);
-    if (s->flags & VECTOR || !uniform || !known || t->from.shift != 0) return CLQ_OK;
+    if (s->flags & (VECTOR | AS_FLOATS) || !uniform || !known || t->from.shift != 0) return CLQ_OK;
     if (w->cols % f->info.block_elements)
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': rows of %u elements are no whole blocks of type %s", t->name,
                         w->cols, f->info.name);
@@ -238,12 +238,14 @@ static clq_status plan_weight(const clq_view *v, const clq_net *net, const slot 
     return place_weight(v, u, w, err);
 }
 
-clq_status clq_unit_plan(const clq_view *view, const clq_net *net, int32_t which, clq_unit *unit, clq_error *err)
+clq_status clq_unit_plan(const clq_view *view, const clq_net *net, int32_t which, bool floats, clq_unit *unit,
+                         clq_error *err)
 {
     bool tied = !(net->features & CLQ_HAS_HEAD);
     *unit = (clq_unit){0};
     for (int i = 0; i < CLQ_N_WEIGHTS; i++) {
         slot s = slot_of(i, net);
+        if (floats) s.flags |= AS_FLOATS;
         clq_weight *w = &unit->weights[i];
         w->w = w->scales = w->zero_points = w->group_index = w->bias = w->code_sums = CLQ_NONE;
         unsigned place_of = which >= 0 ? LAYER : which == CLQ_UNIT_HEAD ? HEAD : tied ? EMBED | HEAD : EMBED;

@@ -48,7 +48,9 @@ clq_activation clq_weight_activation(const clq_weight *w, uint32_t matrix);
 enum { CLQ_WEIGHT_PADDING = 256 };
 
 // Finds and places a unit's tensors. CLQ_BAD_INPUT with the tensor where one is missing or of another shape.
-clq_status clq_unit_plan(const clq_view *view, const clq_net *net, int32_t which, clq_unit *unit, clq_error *err);
+// floats: the device gets F32, however they are stored.
+clq_status clq_unit_plan(const clq_view *view, const clq_net *net, int32_t which, bool floats, clq_unit *unit,
+                         clq_error *err);
 // Copies a unit's tensors to `base` (a multiple of 64) of a memory.
 clq_status clq_unit_load(const clq_view *view, const clq_unit *unit, clq_memory *memory, uint64_t base,
                          clq_error *err);

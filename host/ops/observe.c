@@ -159,14 +159,16 @@ static void gram_rows(void *ctx, uint64_t begin, uint64_t end)
 {
     gram *g = ctx;
     const clq_step *s = g->s;
-    double *sums = malloc(s->cols * sizeof *sums);
+    uint32_t n = s->group_size ? s->group_size : s->cols;
+    double *sums = malloc(n * sizeof *sums);
     for (uint64_t i = begin; sums && i < end; i++) {
-        memset(sums, 0, s->cols * sizeof *sums);
+        uint64_t first = i / n * n;
+        memset(sums, 0, n * sizeof *sums);
         for (uint32_t t = 0; t < s->tokens; t++) {
             const float *x = g->state + s->in + (uint64_t)t * s->in_stride;
-            for (uint32_t j = 0; j < s->cols; j++) sums[j] += (double)x[i] * x[j];
+            for (uint32_t j = 0; j < n; j++) sums[j] += (double)x[i] * x[first + j];
         }
-        for (uint32_t j = 0; j < s->cols; j++) g->state[s->out + i * s->cols + j] += (float)sums[j];
+        for (uint32_t j = 0; j < n; j++) g->state[s->out + i * n + j] += (float)sums[j];
     }
     if (!sums) g->failed = true;
     free(sums);

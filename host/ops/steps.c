@@ -10,6 +10,7 @@
 #include "base/threads.h"
 #include "ops/int8.h"
 #include "ops/observe.h"
+#include "ops/scales.h"
 
 enum { MAX_DECODED = 256 }; // elements a weight's decoder makes at a time: one block
 
@@ -200,9 +201,10 @@ static void linear_rows(void *ctx, uint64_t begin, uint64_t end)
         return;
     }
     const float *bias = s->bias == CLQ_NONE ? NULL : (const float *)(const void *)(j->m->weights + s->bias);
+    const uint8_t *weights = s->flags & CLQ_STEP_STATE_WEIGHT ? (const uint8_t *)j->m->state : j->m->weights;
     float *w = malloc((s->cols + MAX_DECODED) * sizeof *w);
     for (uint64_t r = begin; w && r < end; r++) {
-        decode_row(s, j->m->weights, r, w);
+        decode_row(s, weights, r, w);
         for (uint64_t t = 0; t < s->tokens; t++) {
             double sum = 0;
             for (uint32_t i = 0; i < s->cols; i++) sum += (double)w[i] * prepared(s, in, t, i);
@@ -331,6 +333,43 @@ static void scatter_rows(void *ctx, uint64_t begin, uint64_t end)
     }
 }
 
+// ---- preparing weights ----
+
+static void columns_rows(void *ctx, uint64_t begin, uint64_t end)
+{
+    const job *j = ctx;
+    const clq_step *s = j->s;
+    for (uint64_t t = begin; t < end; t++)
+        for (uint32_t i = 0; i < s->cols; i++)
+            j->m->state[s->out + t * s->out_stride + i] =
+                j->m->state[s->in + t * s->in_stride + i] * j->m->state[s->in2 + i];
+}
+
+static void error_rows(void *ctx, uint64_t begin, uint64_t end)
+{
+    const job *j = ctx;
+    const clq_step *s = j->s;
+    for (uint64_t t = begin; t < end; t++) {
+        const float *a = j->m->state + s->in + t * s->in_stride, *b = j->m->state + s->in2 + t * s->out_stride;
+        double sum = 0;
+        for (uint32_t i = 0; i < s->cols; i++) sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        j->m->state[s->out + t] = (float)sum;
+    }
+}
+
+static void weight_rows(void *ctx, uint64_t begin, uint64_t end)
+{
+    const job *j = ctx;
+    switch (j->s->kind) {
+    case CLQ_STEP_QUANT: clq_quant_ref(j->s, j->m->weights, j->m->state, begin, end); break;
+    case CLQ_STEP_ROUND: clq_round_ref(j->s, j->m->weights, j->m->state, begin, end); break;
+    case CLQ_STEP_GPTQ: clq_gptq_ref(j->s, j->m->state, begin, end); break;
+    case CLQ_STEP_SCALES:
+        if (!clq_scales_ref(j->s, j->m->weights, j->m->state, begin, end)) *j->failed = true;
+        break;
+    }
+}
+
 // ---- attention ----
 
 uint64_t clq_cache_bytes(clq_format_id format, uint32_t head_dim)
@@ -418,6 +457,12 @@ bool clq_step_run_ref(uint32_t threads, const clq_step *s, const clq_step_memory
     case CLQ_STEP_RANGE: clq_range_ref(s, memory->state); break;
     case CLQ_STEP_OBSERVE: clq_observe_ref(s, memory->state); break;
     case CLQ_STEP_GRAM: return clq_gram_ref(threads, s, memory->state);
+    case CLQ_STEP_COLUMNS: clq_parallel(threads, s->tokens, 1, columns_rows, &j); break;
+    case CLQ_STEP_ERROR: clq_parallel(threads, s->tokens, 1, error_rows, &j); break;
+    case CLQ_STEP_QUANT:
+    case CLQ_STEP_ROUND:
+    case CLQ_STEP_SCALES:
+    case CLQ_STEP_GPTQ: clq_parallel(threads, s->rows, 1, weight_rows, &j); break;
     }
     return !failed;
 }

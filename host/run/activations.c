@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "method/method.h"
 #include "model/view.h"
 #include "run/policy.h"
 
@@ -29,7 +30,8 @@ clq_status clq_plan_check_activations(const clq_plan *p, clq_error *err)
             "a GGUF file cannot say how activations are rounded (--activations %s); give an output that does "
             "not end in .gguf instead of '%s'",
             clq_activations_name(kind), p->out);
-    if (measured && !o->statistics)
+    bool by_method = clq_method_runs_model(o->method) && kind == CLQ_ACTIVATIONS_STATIC;
+    if (measured && !o->statistics && !by_method)
         return clq_fail(
             err, CLQ_USAGE,
             "%s activations need ranges that were measured: `clquant calibrate %s --text FILE -o STATS` "
@@ -209,7 +211,9 @@ static clq_status set_asked(clq_plan *p, clq_activations kind, statics *x, clq_e
         bool found = true;
         if (!takes(e)) continue;
         n++;
-        if (is_measured(kind))
+        if (clq_method_runs_model(p->options.method) && kind == CLQ_ACTIVATIONS_STATIC)
+            e->activation = (clq_activation){.quant = CLQ_QUANT_STATIC, .scale = 1}; // the method measures them
+        else if (is_measured(kind))
             CLQ_TRY(measured(x, e, &e->activation, &found, err));
         else
             e->activation.quant = kind == CLQ_ACTIVATIONS_TOKEN ? CLQ_QUANT_TOKEN : CLQ_QUANT_TENSOR;
@@ -270,7 +274,8 @@ clq_status clq_plan_set_activations(clq_plan *p, const clq_stats_file *stats, cl
         clq_observer observer;
         statics x = {.plan = p, .stats = stats, .spread_is_dynamic = kind == CLQ_ACTIVATIONS_AUTO};
         if (p->options.observer && clq_observer_parse(p->options.observer, &observer)) x.observer = &observer;
-        clq_status st = is_measured(kind) ? open_places(&x, err) : CLQ_OK;
+        bool by_stats = is_measured(kind) && stats;
+        clq_status st = by_stats ? open_places(&x, err) : CLQ_OK;
         if (st == CLQ_OK) st = set_asked(p, kind, &x, err);
         if (st == CLQ_OK) warn_of_ranges(&x);
         free(x.places);

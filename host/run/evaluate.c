@@ -241,6 +241,8 @@ clq_status clq_evaluate(const clq_predictor *predictor, const clq_evaluate_optio
     while (st == CLQ_OK && e.window < o->windows) {
         st = clq_cancelled(o->hooks) ? clq_fail(err, CLQ_INTERRUPTED, "interrupted") : run_window(&e, window, err);
         if (st != CLQ_OK) break;
+        if (o->base && o->window_klds)
+            o->window_klds[e.window] = mean_of(e.scores + (uint64_t)e.window * rows, rows, kld_of);
         e.window++;
         result->windows = e.window;
         result->scored = (uint64_t)e.window * rows;

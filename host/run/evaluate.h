@@ -46,6 +46,7 @@ typedef struct clq_evaluate_options {
     uint32_t context, windows;
     int32_t bos;              // stands in for the first token of each window; -1: none does
     const clq_kldbase *base;  // its first windows are compared with; NULL: none
+    double *window_klds;      // with base: [windows], gets the mean of each that is done; NULL: not wanted
     clq_kldbase_writer *save; // gets the rows; NULL: none. The caller finishes it
     uint32_t threads;         // of scoring
     const clq_hooks *hooks;   // cancel is looked at between windows

@@ -19,6 +19,7 @@
 #include "run/mix.h"
 #include "run/packing.h"
 #include "run/policy.h"
+#include "run/prepare.h"
 
 enum {
     TILE_ELEMENTS = 1 << 20,           // on the CPU: input, output and work stay in its caches
@@ -56,6 +57,13 @@ void clq_plan_free(clq_plan *p)
     clq_kvs_free(&p->kvs);
     clq_imatrix_free(p->imatrix);
     clq_stats_free(p->stats);
+    for (uint32_t i = 0; i < p->n_sites; i++) {
+        free((char *)p->sites[i].name);
+        free((char *)p->sites[i].fold);
+    }
+    free(p->sites);
+    free(p->method_text);
+    free(p->method_text_name);
     free(p->rules);
     free(p->entries);
     free(p->files);
@@ -280,6 +288,7 @@ static clq_status make_entries(clq_plan *p, clq_error *err)
     if (st == CLQ_OK) st = add_computed(p, err);
     if (st == CLQ_OK) st = clq_policy_finish(policy, err);
     if (st == CLQ_OK) st = set_importances(p, err);
+    if (st == CLQ_OK) st = clq_plan_mark_prepared(p, err);
     if (st == CLQ_OK) st = clq_plan_set_activations(p, p->stats, err);
     if (st == CLQ_OK) st = clq_plan_check_packing(p, err);
     clq_policy_free(policy);
@@ -315,7 +324,7 @@ static uint64_t default_memory(void)
 // not depend on the tensor's shape.
 static void flatten(clq_plan *p, clq_entry *e)
 {
-    if (e->type.format == CLQ_INT || e->copy || e->importance || e->from.order != CLQ_ROWS_KEPT ||
+    if (e->type.format == CLQ_INT || e->copy || e->prepared || e->importance || e->from.order != CLQ_ROWS_KEPT ||
         e->from.source == UINT32_MAX)
         return;
     const clq_tensor *t = &p->source->tensors[e->from.source];
@@ -363,14 +372,15 @@ static clq_status plan_memory(clq_plan *p, clq_error *err)
         return clq_fail(err, CLQ_USAGE,
                         "tensor '%s' needs %" PRIu64 " MiB for the rows that belong together; raise --max-mem", name,
                         ((largest * LANE_BYTES_PER_ELEMENT + p->gather_bytes) >> 20) + 1);
-    clq_plan_fit(p, 0, false);
+    clq_plan_fit(p, 0, false, 0);
     return CLQ_OK;
 }
 
-void clq_plan_fit(clq_plan *p, uint64_t max_allocation, bool discrete)
+void clq_plan_fit(clq_plan *p, uint64_t max_allocation, bool discrete, uint64_t taken)
 {
     p->tile_elements = discrete ? DISCRETE_TILE_ELEMENTS : TILE_ELEMENTS;
-    uint64_t affordable = p->memory / p->n_lanes / LANE_BYTES_PER_ELEMENT;
+    uint64_t left = p->options.max_memory && taken < p->memory ? p->memory - taken : p->memory;
+    uint64_t affordable = left / p->n_lanes / LANE_BYTES_PER_ELEMENT;
     if (p->tile_elements > affordable) p->tile_elements = affordable;
     if (max_allocation && p->tile_elements > max_allocation / 4) p->tile_elements = max_allocation / 4;
     p->max_elements = p->max_src_bytes = p->max_code_bytes = p->max_groups = 0;
@@ -412,6 +422,16 @@ static void set_fingerprint(clq_plan *p)
         for (int k = 0; k < CLQ_ENTRY_PARTS; k++) XXH3_64bits_update(h, &e->parts[k].offset, 8);
         if (e->importance)
             XXH3_64bits_update(h, e->importance, e->rows / e->matrix_rows * e->cols * sizeof *e->importance);
+    }
+    const clq_method_options *o = p->options.method;
+    if (o) {
+        float numbers[] = {o->alpha, o->damp};
+        uint32_t facts[] = {o->method, o->scales, o->text_kind, o->context, o->windows, o->search_tokens, o->keep_order,
+                            o->search_type ? o->search_type->bits : 0, o->search_type ? o->search_type->symmetric : 0,
+                            o->search_type ? o->search_type->group_size : 0};
+        XXH3_64bits_update(h, facts, sizeof facts);
+        XXH3_64bits_update(h, numbers, sizeof numbers);
+        if (o->text) XXH3_64bits_update(h, o->text, o->text_len);
     }
     for (uint32_t i = 0; i < p->source->n_files; i++) {
         const clq_file *f = &p->source->files[i];
@@ -536,6 +556,7 @@ static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_erro
     CLQ_TRY(check_type(p, &p->options.type, err));
     for (uint32_t i = 0; i < p->options.n_rules; i++) CLQ_TRY(check_type(p, &p->rules[i].type, err));
     CLQ_TRY(check_gguf_options(p, err));
+    CLQ_TRY(clq_plan_take_method(p, err));
     CLQ_TRY(clq_plan_check_activations(p, err));
     CLQ_TRY(check_source(p, err));
     CLQ_TRY(open_measurements(p, err));
@@ -583,4 +604,9 @@ const char *clq_plan_first_part(const clq_plan *p)
 const clq_plan_tensor *clq_plan_at(const clq_plan *p, uint32_t index)
 {
     return index < p->n_entries ? &p->entries[index].info : NULL;
+}
+
+const clq_site_report *clq_plan_site(const clq_plan *p, uint32_t index)
+{
+    return index < p->n_sites ? &p->sites[index] : NULL;
 }

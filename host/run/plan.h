@@ -30,6 +30,7 @@ typedef struct clq_entry {
     clq_activation activation;
     clq_origin from;      // source UINT32_MAX: computed, not read
     bool uniform;         // all pieces of `from` are stored alike
+    bool prepared;        // a method may have changed the values
     bool copy;            // the bytes stay as they are (rows may change places)
     bool repack;          // a copy of an integer weight's numbers, but not of its bytes
     bool ordered;         // a repacked weight whose columns belong to groups by an index
@@ -59,6 +60,11 @@ struct clq_plan {
     bool in_parts;   // several GGUF files beside each other
     char *first_part; // the path of their first
     clq_rule *rules; // own copy
+    clq_method_options method; // own copy, where options.method leads
+    clq_type search_type;
+    char *method_text, *method_text_name;
+    clq_site_report *sites; // names owned
+    uint32_t n_sites;
     clq_gguf_kvs kvs; // GGUF output: its metadata, but what describes the file itself
     clq_imatrix *imatrix;
     clq_stats_file *stats;
@@ -78,8 +84,8 @@ struct clq_plan {
 };
 
 // Sets the tiles for a device: of at most max_allocation bytes an array (0: no limit), larger where a
-// launch and a transfer cost more (discrete memory).
-void clq_plan_fit(clq_plan *plan, uint64_t max_allocation, bool discrete);
+// launch and a transfer cost more (discrete memory). taken: bytes of the memory that a method uses.
+void clq_plan_fit(clq_plan *plan, uint64_t max_allocation, bool discrete, uint64_t taken);
 // Rows of a tile of the entry.
 uint64_t clq_plan_tile_rows(const clq_plan *plan, const clq_entry *e);
 // GGUF output: fills kvs from the source or the translation, and sets the overrides.

@@ -16,6 +16,7 @@
 #include "io/output.h"
 #include "run/losses.h"
 #include "run/plan.h"
+#include "run/prepare.h"
 #include "run/rows.h"
 #include "run/written.h"
 
@@ -40,6 +41,7 @@ typedef struct {
     clq_device *device;
     clq_output *output;
     clq_ring *ring;
+    clq_preparation *preparation; // NULL: no method
     work works[MAX_WORK];
     clq_progress progress;
     double start;
@@ -114,6 +116,21 @@ static bool device_reads(const clq_entry *e, const clq_tensor *t)
     return clq_format_row(t->type.format)->kind == CLQ_KIND_CODEC && e->uniform && e->from.shift == 0;
 }
 
+// A tile of what a method prepared, with the scales that it chose.
+static clq_status load_prepared(run *r, const clq_entry *e, uint64_t first, clq_tile *tile, clq_error *err)
+{
+    void *staging;
+    bool loaded;
+    CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
+    loading l = {.plan = r->plan, .entry = e, .first = first, .dst = staging};
+    tile->source = CLQ_F32;
+    tile->src = staging;
+    tile->src_bytes = tile->rows * e->cols * 4;
+    CLQ_TRY(clq_preparation_floats(r->preparation, e, first, tile->rows, staging, &loaded));
+    if (!loaded) CLQ_TRY(load(r, &l, tile->rows, load_floats, err));
+    return clq_preparation_scales(r->preparation, e, first, staging, tile, err);
+}
+
 // Fills the tile's source: in place where the file is mapped, else in the ring's staging memory.
 static clq_status load_tile(run *r, const clq_entry *e, uint64_t first, clq_tile *tile, clq_error *err)
 {
@@ -121,6 +138,7 @@ static clq_status load_tile(run *r, const clq_entry *e, uint64_t first, clq_tile
     const clq_tensor *t = s.t;
     loading l = {.plan = r->plan, .entry = e, .first = first};
     void *staging;
+    if (clq_preparation_has(r->preparation, e)) return load_prepared(r, e, first, tile, err);
     if (!device_reads(e, t)) {
         CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
         tile->source = CLQ_F32;
@@ -166,11 +184,6 @@ static void row_floats(run *r, const clq_entry *e, uint64_t row, uint8_t *stored
     f->decode_ref(stored, e->cols / f->info.block_elements, x);
 }
 
-static const float *importance_of(const clq_entry *e, uint64_t row)
-{
-    return e->importance ? e->importance + row / e->matrix_rows * e->cols : NULL;
-}
-
 // A tile whose values or results are not finite: how many, and where the first is.
 static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_tile *tile, bool inputs, clq_error *err)
 {
@@ -182,7 +195,7 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
     for (uint64_t k = 0; x && stored && codes && k < tile->rows; k++) {
         row_floats(r, e, first + k, stored, x);
         if (!inputs && e->type.format != CLQ_INT) {
-            f->encode_ref(x, importance_of(e, first + k), e->cols / f->info.block_elements, codes);
+            f->encode_ref(x, clq_preparation_importance(r->preparation, e, first + k), e->cols / f->info.block_elements, codes);
             f->decode_ref(codes, e->cols / f->info.block_elements, y);
         }
         for (uint64_t i = 0; i < e->cols; i++)
@@ -328,7 +341,7 @@ static clq_status push_tiles(run *r, work *w, bool range_only, clq_error *err)
         if (clq_cancelled(r->plan->hooks)) return clq_fail(err, CLQ_INTERRUPTED, "interrupted");
         rows = together - first % together;
         if (rows > most) rows = most;
-        clq_tile tile = {.type = e->type, .rows = rows, .cols = e->cols, .importance = importance_of(e, first),
+        clq_tile tile = {.type = e->type, .rows = rows, .cols = e->cols, .importance = clq_preparation_importance(r->preparation, e, first),
                          .range_only = range_only, .scale = w->scale, .zero_point = w->zero_point};
         CLQ_TRY(load_tile(r, e, first, &tile, err));
         CLQ_TRY(clq_ring_push(r->ring, &tile, w, first, err));
@@ -355,6 +368,7 @@ static clq_status encode_entry(run *r, clq_entry *e, clq_error *err)
     if (gathers) CLQ_TRY(clq_ring_flush(r->ring, err)); // one weight is gathered at a time
     CLQ_TRY(begin_work(r, e, &w, err));
     if (gathers) CLQ_TRY(clq_gather_create(r->plan, e, &w->gather, err));
+    CLQ_TRY(clq_preparation_begin(r->preparation, e, err));
     CLQ_TRY(put_constants(r, w, err));
     if (e->type.format == CLQ_INT && e->type.granularity == CLQ_PER_TENSOR) {
         CLQ_TRY(push_tiles(r, w, true, err));
@@ -524,6 +538,21 @@ static clq_status open_output(run *r, clq_error *err)
     return st;
 }
 
+// The entries of a layer, -1: of none, or all where no method goes from layer to layer.
+static clq_status run_layer(run *r, int32_t layer, clq_error *err)
+{
+    clq_plan *p = r->plan;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        clq_entry *e = &p->entries[i];
+        if (e->done || clq_preparation_layer_of(r->preparation, e) != layer) continue;
+        if (e->copy) // copies take no lane; keep the order of progress simple
+            CLQ_TRY(copy_entry(r, e, err));
+        else
+            CLQ_TRY(encode_entry(r, e, err));
+    }
+    return clq_ring_flush(r->ring, err);
+}
+
 static clq_status run_entries(run *r, clq_error *err)
 {
     clq_plan *p = r->plan;
@@ -532,15 +561,15 @@ static clq_status run_entries(run *r, clq_error *err)
                               .code_bytes = p->max_code_bytes,
                               .n_groups = p->max_groups};
     CLQ_TRY(clq_ring_create(r->device, &limits, p->n_lanes, store, r, &r->ring, err));
-    for (uint32_t i = 0; i < p->n_entries; i++) {
-        clq_entry *e = &p->entries[i];
-        if (e->done) continue;
-        if (e->copy) // copies take no lane; keep the order of progress simple
-            CLQ_TRY(copy_entry(r, e, err));
-        else
-            CLQ_TRY(encode_entry(r, e, err));
+    uint32_t first, end;
+    clq_preparation_layers(r->preparation, &first, &end);
+    CLQ_TRY(run_layer(r, -1, err));
+    for (uint32_t layer = first; layer < end; layer++) {
+        CLQ_TRY(clq_preparation_next(r->preparation, err));
+        CLQ_TRY(run_layer(r, (int32_t)layer, err));
+        CLQ_TRY(clq_preparation_taken(r->preparation, err));
     }
-    return clq_ring_flush(r->ring, err);
+    return CLQ_OK;
 }
 
 // A type that suits only weights trained for it (ternary, binary) leaves little of others.
@@ -570,13 +599,14 @@ clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
     run r = {.plan = plan, .device = device, .start = clq_seconds()};
     clq_device_info info;
     clq_device_describe(device, &info);
-    clq_plan_fit(plan, info.max_allocation, !info.unified_memory);
     r.threads = plan->options.threads ? plan->options.threads : clq_threads_allowed();
     r.progress.n_tensors = plan->n_entries;
     r.progress.n_elements = plan->totals.n_elements;
     clq_status st;
     CLQ_TRY_OUT(open_output(&r, err));
     CLQ_TRY_OUT(take_over(&r, err));
+    CLQ_TRY_OUT(clq_preparation_open(plan, device, r.output, r.threads, &r.preparation, err));
+    clq_plan_fit(plan, info.max_allocation, !info.unified_memory, r.preparation ? clq_preparation_bytes(r.preparation) : 0);
     CLQ_TRY_OUT(write_heads(&r, err));
     CLQ_TRY_OUT(run_entries(&r, err));
     CLQ_TRY_OUT(clq_output_sync(r.output, err));
@@ -590,6 +620,7 @@ out:
         for (int k = 0; k < CLQ_ENTRY_PARTS; k++) XXH3_freeState(r.works[i].hashes[k]);
         clq_gather_free(r.works[i].gather);
     }
+    clq_preparation_close(r.preparation, st == CLQ_OK);
     clq_output_close(r.output, st == CLQ_INTERRUPTED);
     return st;
 }

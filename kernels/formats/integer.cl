@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The integer family: see host/format/integer.c, the specification, and clq_type in clquant.h.
 //
-// Macro: BITS (2..8). Arguments: symmetric (1: absmax, 0: zero-point), scale_format (of the stored
-// scale: 0 float, 1 half, 2 bfloat16). Rows are walked in units of 32 elements, the last of a row perhaps
+// Macro: BITS (2..8). Arguments: symmetric (1: absmax, 0: zero-point), lowest (the least code), scale_format (of the
+// stored scale: 0 float, 1 half, 2 bfloat16). Rows are walked in units of 32 elements, the last of a row perhaps
 // shorter; a unit becomes BITS words (8 bits: 32 bytes).
 #include "common.cl"
 #ifndef BITS
@@ -11,7 +11,6 @@
 
 #define HALF_RANGE (1 << (BITS - 1))
 #define CODE_MAX (HALF_RANGE - 1)
-#define CODE_MIN(symmetric) (symmetric ? -CODE_MAX : -HALF_RANGE)
 
 // The bits of s in its stored format, and the float that they stand for.
 inline uint scale_bits(float s, uint scale_format)
@@ -26,11 +25,11 @@ inline float scale_value(uint bits, uint scale_format)
                                : as_float(bits);
 }
 
-// Scale and zero-point of each group from its (min, max). lost counts groups that are not zero but
-// whose every code will be.
+// Scale and zero-point of each group from its (min, max); given: scales and zero_points are there. lost counts groups
+// that are not zero but whose every code will be.
 __kernel GROUP void int_params(__global const float2 *restrict range, uint n_groups, __global float *restrict scales,
                                __global uchar *restrict stored, __global char *restrict zero_points,
-                               __global uint *restrict lost, uint symmetric, uint scale_format)
+                               __global uint *restrict lost, uint symmetric, uint scale_format, uint given)
 {
     uint g_end = min((uint)(get_group_id(0) + 1) * UNITS, n_groups);
 #if WG
@@ -41,7 +40,12 @@ __kernel GROUP void int_params(__global const float2 *restrict range, uint n_gro
         float low = range[g].x, high = range[g].y, s = 0.0f, z = 0.0f;
         float largest = high > -low ? high : -low, extent = largest, steps = (float)CODE_MAX, slack = 0.5f;
         uint bits = 0;
-        if (!symmetric) {
+        if (given) {
+            s = scales[g];
+            bits = scale_bits(s, scale_format);
+            extent = 0.0f;
+            if (largest > 0.0f && (s == 0.0f || fabs(s) * 0.5f > largest)) atomic_inc(lost);
+        } else if (!symmetric) {
             low = low < 0.0f ? low : 0.0f;
             high = high > 0.0f ? high : 0.0f;
             extent = 0.5f * high - 0.5f * low;
@@ -58,12 +62,14 @@ __kernel GROUP void int_params(__global const float2 *restrict range, uint n_gro
             }
             if (s * 0.5f > largest) atomic_inc(lost);
         }
-        scales[g] = s;
         if (scale_format == 0)
             ((__global uint *)stored)[g] = bits;
         else
             ((__global ushort *)stored)[g] = (ushort)bits;
-        zero_points[g] = (char)(int)z;
+        if (!given) {
+            scales[g] = s;
+            zero_points[g] = (char)(int)z;
+        }
     }
 }
 
@@ -228,7 +234,7 @@ inline place unit_place(uint u, uint units, uint cols, uint per_group, uint grou
 __kernel GROUP void int_encode(__global const src_t *restrict x, ulong first, uint rows, uint cols, uint per_group,
                                uint groups, __global const float *restrict scales,
                                __global const char *restrict zero_points, __global uchar *restrict out,
-                               __global tile_stats *restrict stats, uint symmetric)
+                               __global tile_stats *restrict stats, uint symmetric, int lowest)
 {
     uint units = (cols + 31) / 32, n_units = rows * units, begin = get_group_id(0) * UNITS;
     uint n = begin < n_units ? min((uint)UNITS, n_units - begin) : 0;
@@ -263,7 +269,7 @@ __kernel GROUP void int_encode(__global const src_t *restrict x, ulong first, ui
         }
 #endif
         float s = scales[p.scale], z = ZERO(p.scale);
-        int_unit(v, p.n, s, z, (float)CODE_MIN(symmetric), to);
+        int_unit(v, p.n, s, z, (float)lowest, to);
         int_unit_load(to, p.n, s, z, w);
         EACH(i) cost_add(&c, v[i], w[i]);
     }
