@@ -48,7 +48,7 @@ static const char quantize_usage[] =
     "  OUT     a name ending in .gguf makes a GGUF file (types q4_0 ...), any other a Hugging Face\n"
     "          style folder (types i8, i4_g128 ..., stored as compressed-tensors)\n"
     "  --container C            the layout of a folder's integer weights: compressed-tensors, awq\n"
-    "                           (i4_asym_gN, i4_gN), gptq (i2 i3 i4 i8, also _gN) or gptq-v2 (also _asym);\n"
+    "                           (i4_asym_gN, i4_gN), gptq (i2 i3 i4 i8, and _gN), gptq-v2 (and _asym);\n"
     "                           gguf: what the name ending in .gguf says\n"
     "  --type T                 see `clquant formats`; for a GGUF file a mix of llama-quantize: Q4_0\n"
     "                           Q4_1 Q5_0 Q5_1 Q8_0 Q2_K[_S] Q3_K_S|M|L Q4_K_S|M Q5_K_S|M Q6_K\n"
