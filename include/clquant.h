@@ -264,6 +264,19 @@ typedef struct clq_override {
     const char *text;
 } clq_override;
 
+// How the output stores its weights. Those of folders are about integer types.
+typedef enum clq_layout {
+    CLQ_LAYOUT_DEFAULT,            // by the output's name: GGUF, or compressed-tensors
+    CLQ_LAYOUT_GGUF,
+    CLQ_LAYOUT_COMPRESSED_TENSORS,
+    CLQ_LAYOUT_AWQ,                // AutoAWQ's "GEMM": i4_asym_gN or i4_gN, float16 scales
+    CLQ_LAYOUT_GPTQ,               // version 1: i2, i3, i4 or i8, with _gN or without, float16 scales
+    CLQ_LAYOUT_GPTQ_V2,            // the same, with _asym too
+} clq_layout;
+
+// "gguf", "compressed-tensors", "awq", "gptq", "gptq-v2"; "": CLQ_LAYOUT_DEFAULT.
+CLQ_API const char *clq_layout_name(clq_layout layout);
+
 // What is done to weights before they are encoded.
 typedef enum clq_method_id {
     CLQ_METHOD_RTN,         // nothing: values are rounded to nearest
@@ -348,6 +361,8 @@ typedef struct clq_quantize_options {
     uint32_t split_max_tensors;
     const clq_method_options *method; // NULL: rounding to nearest
     bool convert;             // `type` is F32, F16 or BF16 and applies to every weight
+    bool keep_types;          // with `convert`: tensors keep their types and numbers instead, in another layout
+    clq_layout layout;
     bool no_fallback;         // refuse where a tensor's shape does not suit its type
     bool resume;
     uint64_t max_memory;      // bytes of buffers; 0: 1 GiB or a quarter of RAM, the smaller

@@ -208,9 +208,10 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
         }
         json_array_append_new(list, row);
     }
+    const char *type = r->type ? r->type : "kept";
     json_t *root =
         json_pack("{s:o, s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:i, s:o}", "input", clq_cli_text(r->in), "output",
-                  clq_cli_text(r->out), "type", r->type, "dry_run", r->dry_run, "n_bytes", (json_int_t)totals->n_bytes,
+                  clq_cli_text(r->out), "type", type, "dry_run", r->dry_run, "n_bytes", (json_int_t)totals->n_bytes,
                   "source_bytes", (json_int_t)totals->source_bytes, "n_elements", (json_int_t)totals->n_elements,
                   "quantized_elements", (json_int_t)totals->quantized_elements, "memory", (json_int_t)totals->memory,
                   "n_fallbacks", (int)totals->n_fallbacks, "tensors", list);

@@ -19,17 +19,22 @@
 #include "cli/quantize.h"
 
 static const char convert_usage[] =
-    "IN OUT --type f32|f16|bf16 [--tensor-type REGEX=T]...\n"
+    "IN OUT --type f32|f16|bf16 [--container C] [--tensor-type REGEX=T]...\n"
     "       [--tensor-type-file FILE] [--override-kv K=T:V]... [--dry-run] [--no-fallback]\n"
     "       [--keep-split | --split-max-size SIZE | --split-max-tensors N]\n"
     "       [--device D] [--max-mem SIZE] [--threads N] [--resume] [--quiet] [--json]\n"
     "\n"
     "  IN, OUT and options as in quantize. In a folder all weights get the type; in a GGUF file the\n"
     "  matrices do, vectors and tables that loaders want as float stay (f32 where they come from\n"
-    "  a folder).";
+    "  a folder).\n"
+    "\n"
+    "usage: clquant convert IN OUT --container compressed-tensors|awq|gptq|gptq-v2 [...]\n"
+    "\n"
+    "  Without --type the integer weights of a folder keep their codes, scales and zero-points and\n"
+    "  are stored in another layout. What it cannot hold is refused before anything is written.";
 
 static const char quantize_usage[] =
-    "IN OUT --type T [--pure] [--tensor-type REGEX=T]...\n"
+    "IN OUT --type T [--container C] [--pure] [--tensor-type REGEX=T]...\n"
     "       [--tensor-type-file FILE] [--token-embedding-type T]\n"
     "       [--output-tensor-type T | --leave-output-tensor]\n"
     "       [--activations none|token|tensor|static|auto [--asymmetric-activations]\n"
@@ -42,6 +47,9 @@ static const char quantize_usage[] =
     "  IN      a GGUF file (any part of a split one), a safetensors file, or a Hugging Face folder\n"
     "  OUT     a name ending in .gguf makes a GGUF file (types q4_0 ...), any other a Hugging Face\n"
     "          style folder (types i8, i4_g128 ..., stored as compressed-tensors)\n"
+    "  --container C            the layout of a folder's integer weights: compressed-tensors, awq\n"
+    "                           (i4_asym_gN, i4_gN), gptq (i2 i3 i4 i8, and _gN), gptq-v2 (and _asym);\n"
+    "                           gguf: what the name ending in .gguf says\n"
     "  --type T                 see `clquant formats`; for a GGUF file a mix of llama-quantize: Q4_0\n"
     "                           Q4_1 Q5_0 Q5_1 Q8_0 Q2_K[_S] Q3_K_S|M|L Q4_K_S|M Q5_K_S|M Q6_K\n"
     "                           IQ1_S|M IQ2_XXS|XS|S|M IQ3_XXS|XS|S|M IQ4_NL|XS TQ1_0 TQ2_0 Q1_0 Q2_0\n"

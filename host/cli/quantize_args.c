@@ -17,8 +17,8 @@ static const uint64_t MAX_LIST_BYTES = 64 << 20;
 enum {
     TYPE = 1, TENSOR_TYPE, TENSOR_TYPE_FILE, PURE, TOKEN_EMBEDDING, OUTPUT_TENSOR, LEAVE_OUTPUT, OVERRIDE_KV, IMATRIX,
     INCLUDE, EXCLUDE, KEEP_SPLIT, SPLIT_SIZE, SPLIT_TENSORS, NO_FALLBACK, DRY_RUN, DEVICE, MAX_MEM, THREADS, RESUME,
-    QUIET, JSON, ACTIVATIONS, ASYMMETRIC, STATS, OBSERVER, METHOD, CALIB, CALIB_JSONL, CALIB_TOKENS, CONTEXT, CHUNKS,
-    SEARCH_TOKENS, SCALES, NO_CLIP, ALPHA, DAMP, KEEP_ORDER, SEARCH_TYPE
+    QUIET, JSON, CONTAINER, ACTIVATIONS, ASYMMETRIC, STATS, OBSERVER, METHOD, CALIB, CALIB_JSONL, CALIB_TOKENS, CONTEXT,
+    CHUNKS, SEARCH_TOKENS, SCALES, NO_CLIP, ALPHA, DAMP, KEEP_ORDER, SEARCH_TYPE
 };
 static const struct option long_options[] = {
     {"type", required_argument, NULL, TYPE},
@@ -30,6 +30,7 @@ static const struct option long_options[] = {
     {"leave-output-tensor", no_argument, NULL, LEAVE_OUTPUT},
     {"override-kv", required_argument, NULL, OVERRIDE_KV},
     {"imatrix", required_argument, NULL, IMATRIX},
+    {"container", required_argument, NULL, CONTAINER},
     {"activations", required_argument, NULL, ACTIVATIONS},
     {"asymmetric-activations", no_argument, NULL, ASYMMETRIC},
     {"stats", required_argument, NULL, STATS},
@@ -235,6 +236,15 @@ static int read_activations(clq_request *r)
     return clq_usage_error("--activations wants none, token, tensor, static or auto, not '%s'", optarg);
 }
 
+static int read_container(clq_layout *layout)
+{
+    for (int k = CLQ_LAYOUT_GGUF; k <= CLQ_LAYOUT_GPTQ_V2; k++) {
+        *layout = (clq_layout)k;
+        if (strcmp(optarg, clq_layout_name(*layout)) == 0) return 0;
+    }
+    return clq_usage_error("--container wants gguf, compressed-tensors, awq, gptq or gptq-v2, not '%s'", optarg);
+}
+
 static int read_method(clq_request *r)
 {
     if (clq_method_find(optarg, &r->method.method)) return 0;
@@ -363,6 +373,7 @@ static int read_option(int c, char **argv, clq_request *r)
     case LEAVE_OUTPUT: r->o.leave_output_tensor = true; return 0;
     case OVERRIDE_KV: return add_override(r, optarg);
     case IMATRIX: r->o.imatrix = optarg; return 0;
+    case CONTAINER: return read_container(&r->o.layout);
     case ACTIVATIONS: return read_activations(r);
     case ASYMMETRIC: r->o.activations_asymmetric = true; return 0;
     case STATS: r->o.statistics = optarg; return 0;
@@ -459,13 +470,14 @@ int clq_request_read(int argc, char **argv, bool convert, clq_request *r)
     r->o.n_include_weights = r->include.n;
     r->o.exclude_weights = r->exclude.items;
     r->o.n_exclude_weights = r->exclude.n;
-    if (!r->type) return clq_usage_error("--type is missing");
+    r->o.keep_types = convert && !r->type && r->o.layout != CLQ_LAYOUT_DEFAULT;
+    if (!r->type && !r->o.keep_types) return clq_usage_error("--type is missing");
     if (convert && (r->method_given || r->method_option || r->method.scales))
         return clq_usage_error("--method and what belongs to it are options of `clquant quantize`, not of convert");
     if (!r->method_given && r->method_option)
         return clq_usage_error("--%s is about a method, and none is given (--method awq ...)", r->method_option);
     if (r->method_given || r->method.scales) r->o.method = &r->method;
-    code = read_main_type(r, convert);
+    if (r->type) code = read_main_type(r, convert);
     return code || !convert ? code : check_convert(r);
 }
 

@@ -9,7 +9,7 @@
 
 #include "base/buffer.h"
 #include "base/checked.h"
-#include "io/compressed.h"
+#include "io/columns_read.h"
 
 static int by_name(const void *a, const void *b)
 {
@@ -163,7 +163,7 @@ static clq_status assemble_packed(const clq_source *s, const clq_names *all, clq
     dense = rows * clq_div_up(cols * (uint64_t)bits, 32);
     loose = rows * clq_div_up(cols, 32 / (uint64_t)bits);
     if (n_words != dense && n_words != loose) return bad(t, "its words do not fit its shape and num_bits", err);
-    t->loose_codes = n_words != dense;
+    t->packing = n_words != dense ? CLQ_PACKED_LOOSE : CLQ_PACKED_ROWS;
     // 8 bits in words are bytes with an offset; int8 codes have none, so they are not the same.
     if (bits == 8) return bad(t, "8-bit packed weights are not read", err);
     CLQ_TRY(set_granularity(t, scale, settings, rows, cols, err));
@@ -180,6 +180,7 @@ static clq_status assemble_int8(const clq_names *all, clq_tensor *t, const json_
 {
     clq_tensor *scale = clq_names_find(all, t->name, len, "_scale");
     clq_tensor *zero = clq_names_find(all, t->name, len, "_zero_point");
+    clq_tensor *index = clq_names_find(all, t->name, len, "_g_idx");
     uint64_t rows, cols;
     if (!scale) return CLQ_OK;
     set_matrix(t, scale, 0, &rows, &cols);
@@ -187,8 +188,10 @@ static clq_status assemble_int8(const clq_names *all, clq_tensor *t, const json_
     t->type = (clq_type){.format = CLQ_INT, .bits = 8, .symmetric = true};
     CLQ_TRY(set_granularity(t, scale, settings, rows, cols, err));
     CLQ_TRY(set_zero_points(t, zero, rows, err));
+    CLQ_TRY(set_group_index(t, index, cols, err));
     clq_tensor_use(scale);
     if (zero) clq_tensor_use(zero);
+    if (index) clq_tensor_use(index);
     return CLQ_OK;
 }
 
@@ -252,18 +255,24 @@ clq_status clq_compressed_assemble(clq_source *s, const clq_hooks *hooks, clq_er
     // Tensors get shorter names and marks while they are assembled; walk a copy of the order.
     clq_tensor **walk = malloc(all.n * sizeof *walk);
     clq_module_settings modules = {0};
+    clq_column_settings columns = {0};
     clq_status st = CLQ_OK;
     if (!all.sorted || !walk) {
         st = clq_fail_memory(err, all.n * sizeof *walk);
         goto out;
     }
     CLQ_TRY_OUT(clq_module_settings_create(s->config, &modules, err));
+    CLQ_TRY_OUT(clq_column_settings_create(s->config, &columns, err));
     for (uint32_t i = 0; i < all.n; i++) all.sorted[i] = &s->tensors[i];
     qsort(all.sorted, all.n, sizeof *all.sorted, by_name);
     memcpy(walk, all.sorted, all.n * sizeof *walk);
-    for (uint32_t i = 0; i < all.n; i++)
-        if (!clq_tensor_used(walk[i])) CLQ_TRY_OUT(assemble(s, &all, &modules, walk[i], err));
-    CLQ_TRY_OUT(clq_compressed_activations(s, &all, &modules, hooks, err));
+    if (clq_by_columns(columns.packing)) {
+        CLQ_TRY_OUT(clq_columns_assemble(s, &all, &columns, hooks, err));
+    } else {
+        for (uint32_t i = 0; i < all.n; i++)
+            if (!clq_tensor_used(walk[i])) CLQ_TRY_OUT(assemble(s, &all, &modules, walk[i], err));
+        CLQ_TRY_OUT(clq_compressed_activations(s, &all, &modules, hooks, err));
+    }
     for (uint32_t i = 0; i < s->n_tensors; i++)
         if (clq_tensor_used(&s->tensors[i])) {
             free(s->tensors[i].name);
@@ -272,6 +281,7 @@ clq_status clq_compressed_assemble(clq_source *s, const clq_hooks *hooks, clq_er
     clq_source_drop_unnamed(s);
     st = clq_source_check_names(s, err); // "X.weight" beside "X.weight_packed"
 out:
+    clq_column_settings_free(&columns);
     clq_module_settings_free(&modules);
     free(walk);
     free(all.sorted);

@@ -11,6 +11,7 @@
 #include "base/buffer.h"
 #include "io/source.h"
 
+static const char AWQ_CONFIG[] = "quant_config.json", GPTQ_CONFIG[] = "quantize_config.json";
 static const uint64_t MAX_JSON = 256u << 20;
 static const uint64_t MAX_EXTRA_FILE = 256u << 20;
 
@@ -116,7 +117,9 @@ static clq_status choose_extra(clq_source *s, const list *files, const clq_hooks
     clq_status st = CLQ_OK;
     for (uint32_t i = 0; i < files->n && st == CLQ_OK; i++) {
         const char *name = files->items[i];
-        if (holds_weights(name) || strcmp(name, "config.json") == 0) continue;
+        if (holds_weights(name) || strcmp(name, "config.json") == 0 || strcmp(name, AWQ_CONFIG) == 0 ||
+            strcmp(name, GPTQ_CONFIG) == 0)
+            continue;
         char *path = clq_path_join(s->path, name);
         struct stat sb;
         if (!path)
@@ -130,6 +133,26 @@ static clq_status choose_extra(clq_source *s, const list *files, const clq_hooks
     s->extra_files = extra.items;
     s->n_extra_files = extra.n;
     return st;
+}
+
+// Older writers of AWQ and GPTQ say in a file of their own what config.json says now.
+static clq_status read_old_settings(clq_source *s, clq_error *err)
+{
+    json_t *old = NULL;
+    bool awq = true;
+    if (!s->config || json_object_get(s->config, "quantization_config")) return CLQ_OK;
+    CLQ_TRY(load_json(s->path, AWQ_CONFIG, &old, err));
+    if (!old) {
+        awq = false;
+        CLQ_TRY(load_json(s->path, GPTQ_CONFIG, &old, err));
+    }
+    if (!old) return CLQ_OK;
+    if (!json_object_get(old, "quant_method"))
+        json_object_set_new(old, "quant_method", json_string(awq ? "awq" : "gptq"));
+    if (!json_object_get(old, "bits")) json_object_set(old, "bits", json_object_get(old, "w_bit"));
+    if (!json_object_get(old, "group_size")) json_object_set(old, "group_size", json_object_get(old, "q_group_size"));
+    json_object_set_new(s->config, "quantization_config", old);
+    return CLQ_OK;
 }
 
 static clq_status open_shard(clq_source *s, const char *name, clq_error *err)
@@ -284,6 +307,7 @@ clq_status clq_hfdir_open(clq_source *s, const clq_hooks *hooks, clq_error *err)
     CLQ_TRY_OUT(list_files(s->path, "", &files, err));
     if (files.n) qsort(files.items, files.n, sizeof *files.items, by_text);
     CLQ_TRY_OUT(load_json(s->path, "config.json", &s->config, err));
+    CLQ_TRY_OUT(read_old_settings(s, err));
     CLQ_TRY_OUT(set_architecture(s, err));
     const char *index_name = find_index(&files);
     if (index_name) {

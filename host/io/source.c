@@ -206,10 +206,8 @@ clq_status clq_source_rows(const clq_source *s, uint32_t index, uint64_t first, 
 
 // ---- decoding ----
 
-// The bytes [offset, offset + n) of an extent: in the map where they stand at a multiple of `align`
-// there, else read into *owned.
-static clq_status view(const clq_source *s, const clq_extent *e, uint64_t offset, uint64_t n,
-                       uintptr_t align, const void **bytes, void **owned, clq_error *err)
+clq_status clq_extent_view(const clq_source *s, const clq_extent *e, uint64_t offset, uint64_t n, uintptr_t align,
+                           const void **bytes, void **owned, clq_error *err)
 {
     const clq_file *f = &s->files[e->file];
     *owned = NULL;
@@ -229,13 +227,13 @@ static clq_status view(const clq_source *s, const clq_extent *e, uint64_t offset
     return st;
 }
 
-static clq_status read_floats(const clq_source *s, const clq_extent *e, uint64_t first, uint64_t n, float *y,
-                              clq_error *err)
+clq_status clq_extent_floats(const clq_source *s, const clq_extent *e, uint64_t first, uint64_t n, float *y,
+                             clq_error *err)
 {
     const uint64_t size = clq_format_at(e->format)->block_bytes;
     const void *bytes = NULL;
     void *owned;
-    CLQ_TRY(view(s, e, first * size, n * size, size, &bytes, &owned, err));
+    CLQ_TRY(clq_extent_view(s, e, first * size, n * size, size, &bytes, &owned, err));
     const uint8_t *u8 = bytes;
     switch (e->format) {
     case CLQ_F64:
@@ -265,7 +263,7 @@ static clq_status scale_rows(const clq_source *s, const clq_tensor *t, uint64_t 
     clq_status st = CLQ_OK;
     for (uint64_t r = 0; r < n && st == CLQ_OK; r++) {
         if (r == 0 || (first + r) % block_rows == 0)
-            st = read_floats(s, &t->scales, (first + r) / block_rows * per_row, per_row, scale, err);
+            st = clq_extent_floats(s, &t->scales, (first + r) / block_rows * per_row, per_row, scale, err);
         for (uint64_t b = 0; b < per_row && st == CLQ_OK; b++) {
             uint64_t end = (b + 1) * block_cols < cols ? (b + 1) * block_cols : cols;
             for (uint64_t c = b * block_cols; c < end; c++) y[r * cols + c] *= scale[b];
@@ -275,163 +273,13 @@ static clq_status scale_rows(const clq_source *s, const clq_tensor *t, uint64_t 
     return st;
 }
 
-// Zero-points of rows [first, first + n): int8 in the file, or a stream packed along the rows.
-static clq_status read_zero_points(const clq_source *s, const clq_tensor *t, uint64_t groups, uint64_t first,
-                                   uint64_t n, int8_t *z, clq_error *err)
-{
-    if (!t->packed_zero_points)
-        return clq_file_read(&s->files[t->zero_points.file], t->zero_points.offset + first * groups, z, n * groups,
-                             err);
-    uint32_t bits = t->type.bits;
-    uint64_t word0 = first * bits / 32, word1 = clq_div_up((first + n) * bits, 32);
-    const void *bytes = NULL;
-    void *owned;
-    CLQ_TRY(view(s, &t->zero_points, word0 * groups * 4, (word1 - word0) * groups * 4, 1, &bytes, &owned, err));
-    uint32_t *column = malloc((word1 - word0 + 1) * sizeof *column);
-    if (!column) {
-        free(owned);
-        return clq_fail_memory(err, (word1 - word0) * sizeof *column);
-    }
-    for (uint64_t g = 0; g < groups; g++) {
-        for (uint64_t w = 0; w < word1 - word0; w++)
-            memcpy(&column[w], (const uint8_t *)bytes + (w * groups + g) * 4, 4);
-        for (uint64_t r = 0; r < n; r++) {
-            uint64_t bit = (first + r) * bits - word0 * 32;
-            uint64_t low = column[bit / 32];
-            if (bit % 32 + bits > 32) low |= (uint64_t)column[bit / 32 + 1] << 32;
-            z[r * groups + g] = (int8_t)((int)(low >> bit % 32 & ((1u << bits) - 1)) - (1 << (bits - 1)));
-        }
-    }
-    free(column);
-    free(owned);
-    return CLQ_OK;
-}
-
-static clq_status check_group_index(const clq_tensor *t, uint64_t cols, uint64_t groups, const int32_t *index,
-                                    clq_error *err)
-{
-    for (uint64_t c = 0; c < cols; c++)
-        if (index[c] < 0 || (uint64_t)index[c] >= groups)
-            return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s': g_idx[%" PRIu64 "] = %d, but there are %" PRIu64 " groups",
-                            t->name, c, index[c], groups);
-    return CLQ_OK;
-}
-
-// Scales follow g_idx instead of the column's place where a file has one.
-static clq_status apply_group_index(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t n,
-                                    uint64_t groups, const float *scales, const int8_t *zeros, const void *codes,
-                                    float *y, clq_error *err)
-{
-    const void *bytes = NULL;
-    void *owned;
-    CLQ_TRY(view(s, &t->group_index, 0, t->group_index.n_bytes, 4, &bytes, &owned, err));
-    const int32_t *index = bytes;
-    clq_status st = CLQ_OK;
-    uint64_t row_bytes = clq_type_row_bytes(&t->type, cols);
-    st = check_group_index(t, cols, groups, index, err);
-    for (uint64_t r = 0; r < n && st == CLQ_OK; r++) {
-        const uint8_t *row = (const uint8_t *)codes + r * row_bytes;
-        for (uint64_t c = 0; c < cols; c++) {
-            int code = t->type.bits == 8 ? ((const int8_t *)row)[c]
-                                         : (int)clq_unpack_bits((const uint32_t *)(const void *)row, c, t->type.bits) -
-                                               (1 << (t->type.bits - 1));
-            uint64_t g = r * groups + (uint64_t)index[c];
-            y[r * cols + c] = scales[g] * (float)(code - (zeros ? zeros[g] : 0));
-        }
-    }
-    free(owned);
-    return st;
-}
-
-// Rows of an older layout, 32 / bits values a word, as the dense stream.
-static clq_status read_loose_rows(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t first,
-                                  uint64_t n, uint32_t **dense, clq_error *err)
-{
-    uint32_t bits = t->type.bits, per_word = 32 / bits;
-    uint64_t loose = clq_div_up(cols, per_word), words = clq_type_row_bytes(&t->type, cols) / 4;
-    const void *bytes = NULL;
-    void *owned;
-    CLQ_TRY(view(s, &t->codes, first * loose * 4, n * loose * 4, 4, &bytes, &owned, err));
-    *dense = calloc(n * words + 1, 4);
-    for (uint64_t r = 0; *dense && r < n; r++)
-        for (uint64_t c = 0; c < cols; c++) {
-            uint32_t word = ((const uint32_t *)bytes)[r * loose + c / per_word];
-            clq_pack_bits(*dense + r * words, c, bits, word >> c % per_word * bits & ((1u << bits) - 1));
-        }
-    free(owned);
-    return *dense ? CLQ_OK : clq_fail_memory(err, n * words * 4);
-}
-
-static clq_status read_integers(const clq_source *s, const clq_tensor *t, uint64_t cols, uint64_t first, uint64_t n,
-                                float *y, clq_error *err)
-{
-    const clq_type *type = &t->type;
-    bool one = type->granularity == CLQ_PER_TENSOR;
-    uint64_t groups = clq_type_groups(type, cols), row_bytes = clq_type_row_bytes(type, cols);
-    uint64_t n_scales = one ? 1 : n * groups;
-    float *scales = malloc(n_scales * sizeof *scales);
-    int8_t *zeros = t->zero_points.n_bytes ? malloc(n_scales) : NULL;
-    const void *codes = NULL;
-    void *owned = NULL;
-    clq_status st;
-    if (!scales || (t->zero_points.n_bytes && !zeros)) {
-        st = clq_fail_memory(err, n_scales * sizeof *scales);
-        goto out;
-    }
-    CLQ_TRY_OUT(read_floats(s, &t->scales, one ? 0 : first * groups, n_scales, scales, err));
-    if (zeros) CLQ_TRY_OUT(read_zero_points(s, t, groups, one ? 0 : first, one ? 1 : n, zeros, err));
-    if (t->loose_codes) {
-        uint32_t *dense = NULL;
-        CLQ_TRY_OUT(read_loose_rows(s, t, cols, first, n, &dense, err));
-        codes = owned = dense;
-    } else {
-        CLQ_TRY_OUT(view(s, &t->codes, first * row_bytes, n * row_bytes, 4, &codes, &owned, err));
-    }
-    if (t->group_index.n_bytes)
-        CLQ_TRY_OUT(apply_group_index(s, t, cols, n, groups, scales, zeros, codes, y, err));
-    else
-        clq_int_decode_ref(type, codes, n, cols, scales, zeros, y);
-out:
-    free(owned);
-    free(zeros);
-    free(scales);
-    return st;
-}
-
-clq_status clq_tensor_parts(const clq_source *s, const clq_tensor *t, uint64_t first, uint64_t n, void *codes,
-                            float *scales, int8_t *zero_points, clq_error *err)
-{
-    bool one = t->type.granularity == CLQ_PER_TENSOR;
-    uint64_t rows, cols;
-    clq_tensor_matrix(t, &rows, &cols);
-    uint64_t groups = clq_type_groups(&t->type, cols), row_bytes = clq_type_row_bytes(&t->type, cols);
-    CLQ_TRY(read_floats(s, &t->scales, one ? 0 : first * groups, one ? 1 : n * groups, scales, err));
-    if (zero_points) CLQ_TRY(read_zero_points(s, t, groups, one ? 0 : first, one ? 1 : n, zero_points, err));
-    if (!t->loose_codes)
-        return clq_file_read(&s->files[t->codes.file], t->codes.offset + first * row_bytes, codes, n * row_bytes, err);
-    uint32_t *dense = NULL;
-    CLQ_TRY(read_loose_rows(s, t, cols, first, n, &dense, err));
-    memcpy(codes, dense, n * row_bytes);
-    free(dense);
-    return CLQ_OK;
-}
-
-clq_status clq_tensor_group_index(const clq_source *s, const clq_tensor *t, int32_t *index, clq_error *err)
-{
-    uint64_t rows, cols;
-    clq_tensor_matrix(t, &rows, &cols);
-    uint64_t groups = clq_type_groups(&t->type, cols);
-    CLQ_TRY(clq_file_read(&s->files[t->group_index.file], t->group_index.offset, index, cols * sizeof *index, err));
-    return check_group_index(t, cols, groups, index, err);
-}
-
 clq_status clq_tensor_read(const clq_source *s, const clq_tensor *t, uint64_t first, uint64_t n, float *y,
                            clq_error *err)
 {
     uint64_t rows, cols;
     clq_tensor_matrix(t, &rows, &cols);
     if (n == 0 || cols == 0) return CLQ_OK;
-    if (t->type.format == CLQ_INT) return read_integers(s, t, cols, first, n, y, err);
+    if (t->type.format == CLQ_INT) return clq_integers_read(s, t, first, n, y, err);
     const clq_format *f = clq_format_row(t->type.format);
     if (f->kind == CLQ_KIND_OPAQUE)
         return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' is stored as %s, which cannot be decoded", t->name,
@@ -442,13 +290,14 @@ clq_status clq_tensor_read(const clq_source *s, const clq_tensor *t, uint64_t fi
             return clq_fail(err, CLQ_BAD_INPUT,
                             "tensor '%s' is %s, but no weight_scale or weight_scale_inv stands beside it", t->name,
                             f->info.name);
-        CLQ_TRY(read_floats(s, &t->codes, first * cols, n * cols, y, err));
+        CLQ_TRY(clq_extent_floats(s, &t->codes, first * cols, n * cols, y, err));
         return t->scales.n_bytes ? scale_rows(s, t, cols, first, n, y, err) : CLQ_OK;
     }
     uint64_t block = first * cols / f->info.block_elements, n_blocks = n * cols / f->info.block_elements;
     const void *bytes = NULL;
     void *owned;
-    CLQ_TRY(view(s, &t->codes, block * f->info.block_bytes, n_blocks * f->info.block_bytes, 2, &bytes, &owned, err));
+    uint64_t block_bytes = f->info.block_bytes;
+    CLQ_TRY(clq_extent_view(s, &t->codes, block * block_bytes, n_blocks * block_bytes, 2, &bytes, &owned, err));
     f->decode_ref(bytes, n_blocks, y);
     free(owned);
     return CLQ_OK;

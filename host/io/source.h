@@ -8,6 +8,7 @@
 
 #include "clquant_steps.h"
 #include "format/format.h"
+#include "io/columns.h"
 #include "io/file.h"
 #include "io/gguf.h"
 
@@ -37,11 +38,12 @@ typedef struct clq_tensor {
     uint64_t n_elements;
     uint64_t row_len;    // CLQ_INT: elements of a row as quantization saw it; 0: the last dimension
     clq_extent codes;
-    // Quantized tensors whose scales stand beside them (compressed-tensors, float8).
+    // Quantized tensors whose scales stand beside them (compressed-tensors, AWQ, GPTQ, float8).
     clq_extent scales, zero_points, group_index;
+    clq_packing packing;     // CLQ_INT: of codes, scales and zero-points
+    uint32_t zero_less;      // packed by columns: by how much stored zero-points are lower
     uint64_t scale_block[2]; // float8: rows and columns that share a scale
-    bool packed_zero_points; // a bit stream along the rows, else int8
-    bool loose_codes;        // 32 / bits codes a word, an older layout, else the dense stream
+    bool packed_zero_points; // packed by rows: a bit stream along the rows, else int8
     clq_activation activation;
 } clq_tensor;
 
@@ -70,20 +72,34 @@ void clq_tensor_matrix(const clq_tensor *t, uint64_t *rows, uint64_t *cols);
 clq_status clq_tensor_read(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, float *y,
                            clq_error *err);
 // The parts of the matrix rows [first, first + n) of a CLQ_INT tensor, laid out as clq_type_sizes says: codes (a dense
-// stream below 8 bits), scales as floats, zero-points (NULL: not wanted). A CLQ_PER_TENSOR type has one of each.
+// stream below 8 bits; NULL: not wanted), scales as floats, zero-points (NULL: not wanted). A CLQ_PER_TENSOR type has
+// one of each.
 clq_status clq_tensor_parts(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, void *codes,
                             float *scales, int8_t *zero_points, clq_error *err);
 // The group of each column of a CLQ_INT tensor that has group_index; checked.
 clq_status clq_tensor_group_index(const clq_source *source, const clq_tensor *t, int32_t *index, clq_error *err);
 
 // Used by the readers.
+// The bytes [offset, offset + n) of an extent: in the map where they stand at a multiple of `align` there, else read
+// into *owned.
+clq_status clq_extent_view(const clq_source *source, const clq_extent *e, uint64_t offset, uint64_t n, uintptr_t align,
+                           const void **bytes, void **owned, clq_error *err);
+// Elements [first, first + n) of an extent of floats.
+clq_status clq_extent_floats(const clq_source *source, const clq_extent *e, uint64_t first, uint64_t n, float *y,
+                             clq_error *err);
+// clq_tensor_read of a CLQ_INT tensor; n > 0.
+clq_status clq_integers_read(const clq_source *source, const clq_tensor *t, uint64_t first, uint64_t n, float *y,
+                             clq_error *err);
 clq_tensor *clq_source_add_tensor(clq_source *source); // zeroed; NULL: no memory
 clq_status clq_gguf_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
 clq_status clq_safetensors_read(clq_source *source, uint32_t file, clq_error *err);
 clq_status clq_hfdir_open(clq_source *source, const clq_hooks *hooks, clq_error *err);
 // Makes one tensor "X.weight" of each set X.weight_packed, X.weight_scale, X.weight_zero_point ...
-// (compressed-tensors), gives float8 weights their scales, and weights their activation.
+// (compressed-tensors) or X.qweight, X.qzeros ... (AWQ, GPTQ), gives float8 weights
+// their scales, and weights their activation.
 clq_status clq_compressed_assemble(clq_source *source, const clq_hooks *hooks, clq_error *err);
+// What config.json says of a quantization that is not read; NULL: none, or one that is.
+const char *clq_quantization_unread(const json_t *config);
 // Removes the tensors whose name is NULL, keeping the order.
 void clq_source_drop_unnamed(clq_source *source);
 // Makes by_name; refuses names that stand twice. To be called again when tensors change.

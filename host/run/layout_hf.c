@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "run/plan.h"
+#include "run/packing.h"
 #include "run/policy.h"
 
 static const uint64_t SHARD_BYTES = 5000000000u; // as transformers' default
@@ -133,13 +134,17 @@ static json_t *quant_json(uint32_t bits, bool symmetric, const char *strategy, u
     return json;
 }
 
-static json_t *weights_json(const clq_type *t)
+static json_t *weights_json(const clq_entry *e)
 {
+    const clq_type *t = &e->type;
     const char *strategy = t->granularity == CLQ_PER_TENSOR  ? "tensor"
                            : t->granularity == CLQ_PER_GROUP ? "group"
                                                              : "channel";
     if (t->format != CLQ_INT) return json_null();
-    return quant_json(t->bits, t->symmetric, strategy, t->granularity == CLQ_PER_GROUP ? t->group_size : 0, false);
+    json_t *json =
+        quant_json(t->bits, t->symmetric, strategy, t->granularity == CLQ_PER_GROUP ? t->group_size : 0, false);
+    if (e->ordered) json_object_set_new(json, "actorder", json_string("group"));
+    return json;
 }
 
 static bool has_input_zero_point(const clq_entry *e)
@@ -165,7 +170,7 @@ static const char *format_of(const clq_entry *e)
 static json_t *scheme_json(const clq_entry *e, json_t *targets)
 {
     return json_pack("{s:s, s:o, s:n, s:o, s:o}", "format", format_of(e), "input_activations", inputs_json(e),
-                     "output_activations", "targets", targets, "weights", weights_json(&e->type));
+                     "output_activations", "targets", targets, "weights", weights_json(e));
 }
 
 // Whether a loader takes the weight for a Linear module's: those need not be named as targets.
@@ -188,7 +193,7 @@ static bool same_type(const clq_type *a, const clq_type *b)
 
 static bool same_scheme(const clq_entry *a, const clq_entry *b)
 {
-    return same_type(&a->type, &b->type) && a->activation.quant == b->activation.quant &&
+    return same_type(&a->type, &b->type) && a->ordered == b->ordered && a->activation.quant == b->activation.quant &&
            has_input_zero_point(a) == has_input_zero_point(b);
 }
 
@@ -245,6 +250,7 @@ static int rank(const clq_plan *p, const clq_entry *e)
 
 static json_t *quantization_config(const clq_plan *p)
 {
+    if (clq_by_columns(p->packing)) return clq_columns_config(p);
     const clq_entry *asked = NULL;
     const char *format = NULL;
     for (uint32_t i = 0; i < p->n_entries; i++) {
@@ -285,7 +291,8 @@ static clq_status write_config(clq_plan *p, clq_error *err)
     bool translated = p->source->container == CLQ_GGUF;
     const char *key =
         json_object_get(config, "dtype") && !json_object_get(config, "torch_dtype") ? "dtype" : "torch_dtype";
-    if (translated || p->options.convert || json_object_get(config, key))
+    bool changes = !p->options.keep_types; // else full-precision tensors stay what they are
+    if (changes && (translated || p->options.convert || json_object_get(config, key)))
         json_object_set_new(config, key, json_string(torch_dtype(p)));
     clq_status st = json_object_size(config) ? add_json_file(p, "config.json", config, err) : CLQ_OK;
     json_decref(config);

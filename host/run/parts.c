@@ -69,6 +69,11 @@ static clq_status set_int_parts(clq_entry *e, clq_error *err)
         CLQ_TRY(
             name_part(&e->parts[CLQ_PART_ZERO_POINTS], name, stem, suffix ? ".weight_zero_point" : "_zero_point", err));
     }
+    if (e->ordered) {
+        clq_part *index = &e->parts[CLQ_PART_GROUP_INDEX];
+        *index = (clq_part){.st_dtype = "I32", .n_dims = 1, .dims = {e->cols}, .n_bytes = e->cols * 4};
+        CLQ_TRY(name_part(index, name, stem, suffix ? ".weight_g_idx" : "_g_idx", err));
+    }
     if (!packed) return name_part(codes, name, strlen(name), "", err);
     codes->n_dims = lead + 1;
     codes->dims[lead] = clq_type_row_bytes(&e->type, e->cols) / 4;
@@ -76,6 +81,30 @@ static clq_status set_int_parts(clq_entry *e, clq_error *err)
         (clq_part){.st_dtype = "I64", .n_dims = 1, .dims = {e->info.n_dims}, .n_bytes = e->info.n_dims * 8ull};
     CLQ_TRY(name_part(codes, name, stem, suffix ? ".weight_packed" : "_packed", err));
     return name_part(&e->parts[CLQ_PART_SHAPE], name, stem, suffix ? ".weight_shape" : "_shape", err);
+}
+
+// Parts of AWQ and GPTQ. Sources: host/io/columns.h.
+static clq_status set_column_parts(clq_packing packing, clq_entry *e, clq_error *err)
+{
+    uint64_t groups = clq_type_groups(&e->type, e->cols), bits = e->type.bits;
+    const struct {
+        int part;
+        const char *suffix, *dtype;
+        uint64_t lines, width;
+    } all[] = {
+        {CLQ_PART_CODES, ".qweight", "I32", clq_columns_lines(packing, e->type.bits, e->cols),
+         clq_columns_line_words(packing, e->rows)},
+        {CLQ_PART_ZERO_POINTS, ".qzeros", "I32", groups, e->rows * bits / 32},
+        {CLQ_PART_SCALES, ".scales", "F16", groups, e->rows},
+        {CLQ_PART_GROUP_INDEX, ".g_idx", "I32", e->cols, 1},
+    };
+    for (int i = 0; i < 3 + (packing == CLQ_PACKED_GPTQ); i++) {
+        clq_part *part = &e->parts[all[i].part];
+        *part = (clq_part){.st_dtype = all[i].dtype, .n_dims = i == 3 ? 1 : 2, .dims = {all[i].lines, all[i].width}};
+        part->n_bytes = all[i].lines * all[i].width * (i == 2 ? 2 : 4);
+        CLQ_TRY(name_part(part, e->info.name, clq_entry_module_len(e), all[i].suffix, err));
+    }
+    return CLQ_OK;
 }
 
 static clq_status set_plain_part(const clq_plan *p, clq_entry *e, clq_error *err)
@@ -94,7 +123,9 @@ static clq_status set_plain_part(const clq_plan *p, clq_entry *e, clq_error *err
 clq_status clq_entry_set_parts(const clq_plan *p, clq_entry *e, clq_error *err)
 {
     clq_type_name(&e->type, e->info.type);
-    CLQ_TRY(e->type.format == CLQ_INT ? set_int_parts(e, err) : set_plain_part(p, e, err));
+    CLQ_TRY(e->type.format != CLQ_INT            ? set_plain_part(p, e, err)
+            : clq_by_columns(p->packing) ? set_column_parts(p->packing, e, err)
+                                         : set_int_parts(e, err));
     e->info.n_bytes = clq_entry_bytes(e);
     return CLQ_OK;
 }

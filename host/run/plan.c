@@ -15,7 +15,9 @@
 #include "calib/importance.h"
 #include "io/output.h"
 #include "run/activations.h"
+#include "run/gather.h"
 #include "run/mix.h"
+#include "run/packing.h"
 #include "run/policy.h"
 #include "run/prepare.h"
 
@@ -72,20 +74,6 @@ void clq_plan_free(clq_plan *p)
 
 // ---- entries ----
 
-// Whether an integer weight is stored already as it shall be. Scales keep their dtype.
-static bool stays_int(const clq_entry *e, const clq_tensor *t)
-{
-    const clq_origin *o = &e->from;
-    clq_type same = t->type;
-    uint64_t rows, cols;
-    same.scale_format = e->type.scale_format;
-    clq_tensor_matrix(t, &rows, &cols);
-    return e->type.format == CLQ_INT && clq_type_equal(&e->type, &same) && o->n_pieces == 1 && o->first == 0 &&
-           o->n_elements == t->n_elements && o->order == CLQ_ROWS_KEPT && o->shift == 0 && rows == e->rows &&
-           cols == e->cols && !t->loose_codes && !t->group_index.n_bytes &&
-           (t->type.symmetric || t->packed_zero_points == (t->type.bits < 8));
-}
-
 static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translated_tensor *tr, clq_entry *e,
                              clq_error *err)
 {
@@ -116,10 +104,7 @@ static clq_status make_entry(clq_plan *p, clq_policy *policy, const clq_translat
     }
     e->info.quantized = c.quantized;
     memcpy(e->note, c.note, sizeof e->note);
-    if (stays_int(e, first)) {
-        e->type = first->type;
-        e->copy = true;
-    }
+    CLQ_TRY(clq_entry_keep_int(p, e, first, err));
     CLQ_TRY(clq_entry_set_parts(p, e, err));
     e->copy |= e->info.n_elements == 0 || (e->type.format != CLQ_INT && e->type.format == first->type.format &&
                                            e->uniform && e->from.shift == 0);
@@ -305,6 +290,7 @@ static clq_status make_entries(clq_plan *p, clq_error *err)
     if (st == CLQ_OK) st = set_importances(p, err);
     if (st == CLQ_OK) st = clq_plan_mark_prepared(p, err);
     if (st == CLQ_OK) st = clq_plan_set_activations(p, p->stats, err);
+    if (st == CLQ_OK) st = clq_plan_check_packing(p, err);
     clq_policy_free(policy);
     p->totals.n_tensors = p->n_entries;
     if (st == CLQ_OK && !p->options.convert) warn_of_requantizing(p);
@@ -359,6 +345,17 @@ static clq_status plan_memory(clq_plan *p, clq_error *err)
     uint64_t largest = 0;
     const char *name = "";
     for (uint32_t i = 0; i < p->n_entries; i++) {
+        uint64_t n = clq_gathers(p, &p->entries[i]) ? clq_gather_bytes(&p->entries[i]) : 0;
+        if (n <= p->gather_bytes) continue;
+        p->gather_bytes = n;
+        name = p->entries[i].info.name;
+    }
+    if (p->gather_bytes > memory)
+        return clq_fail(err, CLQ_USAGE,
+                        "tensor '%s' needs %" PRIu64 " MiB to be packed by columns; raise --max-mem", name,
+                        (p->gather_bytes >> 20) + 1);
+    memory -= p->gather_bytes;
+    for (uint32_t i = 0; i < p->n_entries; i++) {
         clq_entry *e = &p->entries[i];
         if (e->copy) continue;
         flatten(p, e);
@@ -374,7 +371,7 @@ static clq_status plan_memory(clq_plan *p, clq_error *err)
     if (largest > UINT32_MAX || largest * LANE_BYTES_PER_ELEMENT > memory)
         return clq_fail(err, CLQ_USAGE,
                         "tensor '%s' needs %" PRIu64 " MiB for the rows that belong together; raise --max-mem", name,
-                        (largest * LANE_BYTES_PER_ELEMENT >> 20) + 1);
+                        ((largest * LANE_BYTES_PER_ELEMENT + p->gather_bytes) >> 20) + 1);
     clq_plan_fit(p, 0, false, 0);
     return CLQ_OK;
 }
@@ -398,7 +395,7 @@ void clq_plan_fit(clq_plan *p, uint64_t max_allocation, bool discrete, uint64_t 
         if (codes > p->max_code_bytes) p->max_code_bytes = codes;
         if (groups > p->max_groups) p->max_groups = groups;
     }
-    p->totals.memory = p->n_lanes * p->max_elements * LANE_BYTES_PER_ELEMENT;
+    p->totals.memory = p->n_lanes * p->max_elements * LANE_BYTES_PER_ELEMENT + p->gather_bytes;
 }
 
 // ---- the whole ----
@@ -468,6 +465,9 @@ static clq_status check_type(const clq_plan *p, const clq_type *t, clq_error *er
         return clq_fail(err, CLQ_USAGE,
                         "%s is stored in a folder; give an output that does not end in .gguf instead of '%s'", name,
                         p->out);
+    const char *why = t->format == CLQ_INT ? clq_layout_refuses(p->options.layout, t, false) : NULL;
+    if (why)
+        return clq_fail(err, CLQ_USAGE, "%s, --container %s: %s", name, clq_layout_name(p->options.layout), why);
     if (t->format != CLQ_INT && t->format > CLQ_BF16 && !p->to_gguf)
         return clq_fail(err, CLQ_USAGE,
                         "%s is stored in a GGUF file; give an output that ends in .gguf instead of '%s'", name, p->out);
@@ -513,11 +513,10 @@ static clq_status check_gguf_options(const clq_plan *p, clq_error *err)
 static clq_status check_source(const clq_plan *p, clq_error *err)
 {
     const clq_source *s = p->source;
-    const json_t *q = json_object_get(s->config, "quantization_config");
-    const char *method = json_string_value(json_object_get(q, "quant_method"));
-    if (q && (!method || (strcmp(method, "compressed-tensors") != 0 && strcmp(method, "fp8") != 0)))
+    const char *unread = clq_quantization_unread(s->config);
+    if (unread)
         return clq_fail(err, CLQ_BAD_INPUT, "'%s' is already quantized (%s), in a layout that is not read", s->path,
-                        method ? method : "no quant_method");
+                        unread);
     if (s->container == CLQ_SAFETENSORS && p->to_gguf)
         return clq_fail(err, CLQ_BAD_INPUT,
                         "'%s' is a single safetensors file; a GGUF file needs the model's config.json and "
@@ -552,6 +551,8 @@ static clq_status translate(clq_plan *p, clq_error *err)
 static clq_status fill_plan(clq_plan *p, const clq_quantize_options *o, clq_error *err)
 {
     CLQ_TRY(copy_options(p, o, err));
+    p->packing = clq_layout_packing(o->layout);
+    CLQ_TRY(clq_plan_check_layout(p, err));
     CLQ_TRY(check_type(p, &p->options.type, err));
     for (uint32_t i = 0; i < p->options.n_rules; i++) CLQ_TRY(check_type(p, &p->rules[i].type, err));
     CLQ_TRY(check_gguf_options(p, err));

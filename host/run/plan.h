@@ -20,7 +20,7 @@ typedef struct clq_part {
 
 enum {
     CLQ_PART_CODES, CLQ_PART_SCALES, CLQ_PART_ZERO_POINTS, CLQ_PART_SHAPE, CLQ_PART_INPUT_SCALE,
-    CLQ_PART_INPUT_ZERO_POINT, CLQ_ENTRY_PARTS
+    CLQ_PART_INPUT_ZERO_POINT, CLQ_PART_GROUP_INDEX, CLQ_ENTRY_PARTS
 };
 
 typedef struct clq_entry {
@@ -32,6 +32,8 @@ typedef struct clq_entry {
     bool uniform;         // all pieces of `from` are stored alike
     bool prepared;        // a method may have changed the values
     bool copy;            // the bytes stay as they are (rows may change places)
+    bool repack;          // a copy of an integer weight's numbers, but not of its bytes
+    bool ordered;         // a repacked weight whose columns belong to groups by an index
     uint64_t rows, cols;  // the matrix that the type sees
     const float *importance; // borrowed from the plan's imatrix: cols weights for each matrix; NULL: none
     uint64_t matrix_rows;    // with importance: rows of one matrix (expert)
@@ -53,6 +55,7 @@ struct clq_plan {
     clq_source *source;
     char *out;
     bool to_gguf;
+    clq_packing packing; // of integer weights
     clq_quantize_options options;
     bool in_parts;   // several GGUF files beside each other
     char *first_part; // the path of their first
@@ -73,6 +76,7 @@ struct clq_plan {
     uint32_t n_files;
     clq_plan_totals totals;
     uint64_t memory;        // of all buffers, at most
+    uint64_t gather_bytes;  // of the largest weight that is gathered to be packed by columns; part of no tile
     uint64_t tile_elements; // of one tile, at most, unless one row is longer
     uint32_t n_lanes;
     uint64_t max_src_bytes, max_code_bytes, max_groups, max_elements; // of a tile

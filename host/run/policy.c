@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "run/mix.h"
+#include "run/packing.h"
 
 struct clq_policy {
     const clq_quantize_options *options;
@@ -142,7 +143,7 @@ static clq_type kept_type(const clq_subject *s, const clq_quantize_options *o)
     const clq_format *f = clq_format_row(from->format);
     bool weight = f->kind != CLQ_KIND_OPAQUE;
     if (!weight) return *from;
-    if (o->convert && !s->to_gguf) return o->type;
+    if (o->convert && !o->keep_types && !s->to_gguf) return o->type;
     // Loaders want the small tensors of a GGUF file as float.
     if (s->to_gguf && !s->from_gguf) return clq_plain(CLQ_F32);
     if (f->kind == CLQ_KIND_FLOAT) return clq_plain(CLQ_F32); // F64, float8
@@ -191,6 +192,9 @@ static clq_status fit_shape(const clq_policy *p, const clq_subject *s, clq_choic
         c->quantized = c->type.format != CLQ_F16;
         snprintf(c->note, sizeof c->note, "rows of %llu are not whole blocks of %u: %s instead of %s", cols, block,
                  clq_format_at(c->type.format)->name, name);
+    } else if (!clq_layout_takes(p->options->layout, s->name, s->t->n_dims, &c->type, c->rows, c->cols, c->note)) {
+        c->type = kept_type(s, p->options);
+        c->quantized = false;
     } else if (c->type.granularity == CLQ_PER_GROUP && c->cols % c->type.group_size) {
         uint32_t group = smaller_group(c->cols);
         if (group) {
@@ -263,6 +267,23 @@ static clq_status check_codec(const clq_policy *p, const clq_subject *s, const c
                     s->name, f->name, p->mixed ? " in the mix " : "", p->mixed ? mix->name : "");
 }
 
+// Convert without a type: integer weights as they are, where the layout can hold them.
+static clq_status keep(const clq_policy *p, const clq_subject *s, clq_choice *c, clq_error *err)
+{
+    const clq_type *from = &s->t->type;
+    clq_layout layout = p->options->layout;
+    if (from->format != CLQ_INT) return CLQ_OK;
+    c->type = *from;
+    c->quantized = true;
+    const char *why = clq_layout_refuses(layout, from, true);
+    if (!why && !clq_layout_takes(layout, s->name, s->t->n_dims, from, c->rows, c->cols, c->note)) why = c->note;
+    if (!why && layout == CLQ_LAYOUT_AWQ && s->t->group_index.n_bytes) why = "AWQ has no g_idx";
+    if (!why) return CLQ_OK;
+    char name[32];
+    clq_type_name(from, name);
+    return clq_fail(err, CLQ_USAGE, "tensor '%s', of type %s: %s", s->name, name, why);
+}
+
 void clq_policy_see(clq_policy *p, const char *name)
 {
     clq_mix_see(&p->mix, name);
@@ -285,6 +306,7 @@ clq_status clq_policy_choose(clq_policy *p, const clq_subject *s, clq_choice *c,
                         from->info.name);
     c->type = kept_type(s, p->options);
     if (!weight) return CLQ_OK;
+    if (p->options->keep_types) return keep(p, s, c, err);
     clq_type of_mix;
     const clq_type *asked = asked_type(p, s, rule, wanted, &of_mix);
     if (!asked) {
@@ -293,7 +315,8 @@ clq_status clq_policy_choose(clq_policy *p, const clq_subject *s, clq_choice *c,
     }
     c->type = *asked;
     c->quantized = !plain_float(&c->type);
-    c->type.scale_format = scale_format(&t->type);
+    c->type.scale_format =
+        clq_by_columns(clq_layout_packing(p->options->layout)) ? CLQ_F16 : scale_format(&t->type);
     CLQ_TRY(fit_shape(p, s, c, err));
     return check_codec(p, s, c, err);
 }

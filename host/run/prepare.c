@@ -101,7 +101,7 @@ clq_status clq_plan_mark_prepared(clq_plan *p, clq_error *err)
         bool codes = e->type.format == CLQ_INT || clq_format_row(e->type.format)->kind == CLQ_KIND_CODEC;
         if (e->from.source == UINT32_MAX || !is[e->from.source] || !codes || e->info.n_elements == 0) continue;
         e->prepared = true;
-        e->copy = false;
+        e->copy = e->repack = false;
         e->info.lossy = e->info.quantized;
     }
     free(is);

@@ -17,6 +17,7 @@
 #include "run/losses.h"
 #include "run/plan.h"
 #include "run/prepare.h"
+#include "run/rows.h"
 #include "run/written.h"
 
 // A tensor under way. Several are when tiles of one end while the next begins.
@@ -30,6 +31,7 @@ typedef struct {
     float min, max;          // CLQ_PER_TENSOR, first pass
     float scale;
     int8_t zero_point;
+    clq_gather *gather;      // of a weight that is packed by columns
 } work;
 
 enum { MAX_WORK = 16 };
@@ -220,32 +222,26 @@ static clq_status explain(run *r, const clq_entry *e, uint64_t first, const clq_
                     t->name, bad, where, e->info.type);
 }
 
-static clq_status put_zero_points(run *r, work *w, uint64_t first, const int8_t *zeros, uint64_t n_rows,
-                                  uint64_t groups, clq_error *err)
+typedef struct {
+    run *r;
+    work *w;
+} target;
+
+static clq_status put_to(void *ctx, int part, uint64_t at, const void *bytes, uint64_t n, clq_error *err)
 {
-    const clq_entry *e = w->entry;
-    uint32_t bits = e->type.bits;
-    if (bits == 8) return put(r, w, CLQ_PART_ZERO_POINTS, first * groups, zeros, n_rows * groups, err);
-    // [rows, groups] becomes words along the rows: word w of group g holds rows 32 w / bits on.
-    uint64_t n_words = clq_div_up(n_rows * bits, 32);
-    uint32_t *words = calloc(n_words * groups + 1, sizeof *words), *column = calloc(n_words + 1, sizeof *column);
-    clq_status st = words && column ? CLQ_OK : clq_fail_memory(err, n_words * groups * 4);
-    for (uint64_t g = 0; st == CLQ_OK && g < groups; g++) {
-        memset(column, 0, n_words * sizeof *column);
-        for (uint64_t k = 0; k < n_rows; k++)
-            clq_pack_bits(column, k, bits, (uint32_t)(zeros[k * groups + g] + (1 << (bits - 1))));
-        for (uint64_t k = 0; k < n_words; k++) words[k * groups + g] = column[k];
-    }
-    if (st == CLQ_OK)
-        st = put(r, w, CLQ_PART_ZERO_POINTS, first * bits / 32 * groups * 4, words, n_words * groups * 4, err);
-    free(words);
-    free(column);
-    return st;
+    target *t = ctx;
+    return put(t->r, t->w, part, at, bytes, n, err);
 }
 
 static clq_status finish_entry(run *r, work *w, clq_error *err)
 {
     clq_entry *e = w->entry;
+    if (w->gather) {
+        target t = {r, w};
+        CLQ_TRY(clq_gather_write(w->gather, r->threads, put_to, &t, err));
+        clq_gather_free(w->gather);
+        w->gather = NULL;
+    }
     uint64_t digests[CLQ_ENTRY_PARTS];
     for (int i = 0; i < CLQ_ENTRY_PARTS; i++) digests[i] = XXH3_64bits_digest(w->hashes[i]);
     e->hash = XXH3_64bits(digests, sizeof digests);
@@ -299,12 +295,13 @@ static clq_status store(void *ctx, void *tag, uint64_t first, const clq_tile *ti
     add_stats(&e->info.stats, &stats);
     e->info.stats.lost_groups += clq_lost_blocks(tile, res->codes);
     w->n_clipped += clq_clipped_blocks(tile, res);
-    uint64_t groups = clq_type_groups(&e->type, e->cols),
-             scale_bytes = clq_format_at(e->type.scale_format)->block_bytes;
-    CLQ_TRY(put(r, w, CLQ_PART_CODES, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes, err));
-    CLQ_TRY(put(r, w, CLQ_PART_SCALES, first * groups * scale_bytes, res->scales, res->sizes.scales, err));
-    if (res->sizes.zero_points)
-        CLQ_TRY(put_zero_points(r, w, first, res->zero_points, tile->rows, groups, err));
+    target to = {r, w};
+    if (e->type.format == CLQ_INT)
+        CLQ_TRY(clq_put_rows(e, w->gather, first, tile->rows, res->codes, res->sizes.scales ? res->scales : NULL,
+                             res->sizes.zero_points ? res->zero_points : NULL, put_to, &to, err));
+    else
+        CLQ_TRY(put(r, w, CLQ_PART_CODES, first * clq_type_row_bytes(&e->type, e->cols), res->codes, res->sizes.codes,
+                    err));
     w->rows_stored += tile->rows;
     return w->rows_stored == e->rows ? finish_entry(r, w, err) : CLQ_OK;
 }
@@ -367,7 +364,10 @@ static clq_status put_constants(run *r, work *w, clq_error *err)
 static clq_status encode_entry(run *r, clq_entry *e, clq_error *err)
 {
     work *w;
+    bool gathers = clq_gathers(r->plan, e);
+    if (gathers) CLQ_TRY(clq_ring_flush(r->ring, err)); // one weight is gathered at a time
     CLQ_TRY(begin_work(r, e, &w, err));
+    if (gathers) CLQ_TRY(clq_gather_create(r->plan, e, &w->gather, err));
     CLQ_TRY(clq_preparation_begin(r->preparation, e, err));
     CLQ_TRY(put_constants(r, w, err));
     if (e->type.format == CLQ_INT && e->type.granularity == CLQ_PER_TENSOR) {
@@ -377,7 +377,8 @@ static clq_status encode_entry(run *r, clq_entry *e, clq_error *err)
         uint32_t stored = 0;
         clq_store_floats(e->type.scale_format, &w->scale, 1, &stored);
         CLQ_TRY(put(r, w, CLQ_PART_SCALES, 0, &stored, e->parts[CLQ_PART_SCALES].n_bytes, err));
-        if (!e->type.symmetric) CLQ_TRY(put_zero_points(r, w, 0, &w->zero_point, 1, 1, err));
+        target to = {r, w};
+        if (!e->type.symmetric) CLQ_TRY(clq_put_zero_points(e, 0, &w->zero_point, 1, 1, put_to, &to, err));
     }
     return push_tiles(r, w, false, err);
 }
@@ -466,12 +467,16 @@ static clq_status put_computed(run *r, work *w, clq_error *err)
 static clq_status copy_entry(run *r, clq_entry *e, clq_error *err)
 {
     work *w;
+    bool gathers = clq_gathers(r->plan, e);
+    if (gathers) CLQ_TRY(clq_ring_flush(r->ring, err));
     CLQ_TRY(begin_work(r, e, &w, err));
+    if (gathers) CLQ_TRY(clq_gather_create(r->plan, e, &w->gather, err));
     CLQ_TRY(put_constants(r, w, err));
+    target to = {r, w};
     if (e->from.source == UINT32_MAX)
         CLQ_TRY(put_computed(r, w, err));
     else if (e->type.format == CLQ_INT)
-        CLQ_TRY(copy_int(r, w, err));
+        CLQ_TRY(e->repack ? clq_repack(r->plan, e, w->gather, put_to, &to, err) : copy_int(r, w, err));
     else
         CLQ_TRY(e->from.order == CLQ_ROWS_KEPT ? copy_pieces(r, w, err) : copy_rows(r, w, err));
     return finish_entry(r, w, err);
@@ -611,8 +616,10 @@ clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
     warn_of_noise(plan);
 out:
     clq_ring_free(r.ring);
-    for (int i = 0; i < MAX_WORK; i++)
+    for (int i = 0; i < MAX_WORK; i++) {
         for (int k = 0; k < CLQ_ENTRY_PARTS; k++) XXH3_freeState(r.works[i].hashes[k]);
+        clq_gather_free(r.works[i].gather);
+    }
     clq_preparation_close(r.preparation, st == CLQ_OK);
     clq_output_close(r.output, st == CLQ_INTERRUPTED);
     return st;

@@ -494,7 +494,7 @@ def test_broken_config(tmp_path, text):
 
 def test_already_quantized_elsewhere(tmp_path):
     src = sharded(tmp_path / "in")
-    for q in {"quant_method": "gptq", "bits": 4}, {"bits": 4}:
+    for q in {"quant_method": "bitsandbytes", "bits": 4}, {"bits": 4}:
         (src / "config.json").write_text(json.dumps({"quantization_config": q}))
         refuses(tmp_path, src, says="already quantized", also_info=False)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "cli"))
+import columns
 from common import (ARRAY, BOOL, CLQ, F32, F64, I8, I32, STRING, U8, U16, U32, U64, f32, gg, kv, like, llama, normal, raw,
                     raw_gg, raw_st, st, ti)
 from mixes import write_imatrix_dat, write_imatrix_gguf
@@ -192,6 +193,31 @@ def hfdir(put, work):
     packed("bad_scales", 4, 32, tensors={"m.weight_scale": f32([[0.5] * 3] * 4)})
     packed("bad_zero", 4, 32, tensors={"m.weight_zero_point": raw("I32", [[7] * 9])})
     packed("bad_index_values", 4, 32, tensors={"m.weight_g_idx": raw("I32", [-1, 1 << 30] * 32)})
+
+    def by_columns(name, tensors, change={}, **settings):
+        path = work / ("col_" + name)
+        path.mkdir()
+        tensors = {n: t for n, t in (tensors | {f"m.{n}": t for n, t in change.items()}).items() if t}
+        st(path / "model.safetensors", tensors)
+        (path / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": settings}))
+        put(name, lambda p: p.write_bytes(pack(path)))
+
+    def numbers(bits):
+        place = np.arange(32)
+        return ((place[:, None] + np.arange(64)) % (1 << bits), np.stack([place * 5, place * 3], 1) % (1 << bits), np.full((32, 2), 0.5))
+
+    awq, gptq = columns.awq("m", *numbers(4)), columns.gptq("m", *numbers(4), 4, 1, np.arange(64) % 2)
+    by_columns("awq", awq, **columns.AWQ)
+    by_columns("gptq", gptq, **columns.GPTQ | {"desc_act": True, "checkpoint_format": "gptq"})
+    by_columns("gptq3", columns.gptq("m", *numbers(3), 3, 2), **columns.GPTQ | {"bits": 3})
+    by_columns("gptq8_dynamic", columns.gptq("m", *numbers(8), 8, 2), **columns.GPTQ | {"dynamic": {"+:m": {"bits": 8}, "-:((": {}, ".*": 5}})
+    by_columns("gptq_symmetric", gptq, {"qzeros": raw("I32", [[0x77777777] * 4] * 2)}, **columns.GPTQ | {"sym": True})
+    by_columns("bad_awq_parts", awq, {"qzeros": None}, **columns.AWQ)
+    by_columns("bad_awq_groups", awq, {"scales": f32([[0.5] * 32] * 64)}, **columns.AWQ)
+    by_columns("bad_awq_group_size", awq, **columns.AWQ | {"group_size": -7, "bits": -4})
+    by_columns("bad_gptq_index", gptq, {"g_idx": raw("I32", [-1, 1 << 30] * 32)}, **columns.GPTQ)
+    by_columns("bad_gptq_zeros", gptq, {"qzeros": raw("I32", [[1] * 31] * 2)}, **columns.GPTQ | {"bits": 40})
+    by_columns("bad_gptq_shape", gptq, {"qweight": raw("I32", [[1] * 32])}, **columns.GPTQ)
 
 
 def imatrix(put):
