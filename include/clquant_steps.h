@@ -92,8 +92,9 @@ enum { // flags
 enum {
     CLQ_SCALES_ABSMAX, // clq_int_params()
     // SYMMETRIC: scale = sign * e / h * (1.15 - k / 40), k = 0 .. 23, for sign = -1, then 1; e: the first w of largest
-    // magnitude. Else, with lo = min(w, 0), hi = max(w, 0): the range [lo * (1 - i / 12), hi * (1 - j / 12)], i = 0 .. 5,
-    // j = 0 .. 5. Then twice, while it gets cheaper: scale = p'Gw / p'Gp with p = q - zero_point of the cheapest
+    // magnitude. Else, with lo = min(w, 0), hi = max(w, 0): the range [lo * (1 - i / 24), hi * (1 - j / 24)], i and j of -1,
+    // 0, 1, 2, 4, 7, 10. Then twice, while it gets cheaper: scale = p'Gw / p'Gp with p = q - zero_point of the cheapest.
+    // Without `in` errors cost the sum of |w| d^2: of large weights more than their share
     CLQ_SCALES_SEARCH,
     // AWQ's clipping: the range of w clamped to +-m, m = (1 - i / 20) * largest |w|, i = 0 .. 9, as ABSMAX's of it
     CLQ_SCALES_CLIP,

@@ -65,7 +65,7 @@ typedef struct {
     rows_at rows;
     uint n;
     __global const float *cost; // 0, [n], or with `full` [n][n]
-    bool full, symmetric;
+    bool full, symmetric, by_size; // by_size: without `cost` an element's error counts |w| times
     uint bits, format;
     float lowest, highest;
 } weight_group;
@@ -77,7 +77,7 @@ typedef struct {
         if (g->n > RUN) load_run(g->rows, c, m, x);                                                                    \
         BODY                                                                                                           \
     }
-#define WEIGHT_OF(g, i) ((g)->cost ? (g)->cost[i] : 1.0f)
+#define WEIGHT_OF(g, i, w) ((g)->cost ? (vfloat)(g)->cost[i] : (g)->by_size ? fabs(w) : (vfloat)1.0f)
 
 // sums[k] = sum over j < n of G_j(first + k) * a[j].
 inline void block_sums(const weight_group *g, const vfloat *a, uint n, uint first, vfloat sums[BLOCK])
@@ -143,7 +143,7 @@ inline vfloat measure(const weight_group *g, vfloat *x, vfloat *d, vfloat scale,
     }
     STRETCHES(for (uint i = 0; i < m; i++) {
         vfloat e = x[i] - scale * steps_from(g, x[i], scale, zero);
-        sum += e * (WEIGHT_OF(g, c + i) * e);
+        sum += e * (WEIGHT_OF(g, c + i, x[i]) * e);
     })
     return sum;
 }
@@ -161,7 +161,7 @@ inline vfloat refined_scale(const weight_group *g, vfloat *x, vfloat *d, const v
     }
     STRETCHES(for (uint i = 0; i < m; i++) {
         vfloat p = steps_from(g, x[i], scale, zero);
-        float weight = WEIGHT_OF(g, c + i);
+        vfloat weight = WEIGHT_OF(g, c + i, x[i]);
         pw += p * (weight * x[i]);
         pp += p * (weight * p);
     })
@@ -220,7 +220,7 @@ inline void hqq_step(const weight_group *g, vfloat *x, vfloat *scale, vfloat *ze
 // ---- rules ----
 
 #define N_SIGNED 48 // candidates of SEARCH
-#define N_RANGES 36
+#define N_ENDS 7 // of ranges, each way
 #define N_CLIPS 10
 #define N_HQQ 20
 
@@ -241,7 +241,7 @@ inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloa
     vfloat best = measure(g, x, d, *scale, *zero);
     best = best <= FLT_MAX ? best : (vfloat)-INFINITY;
     vfloat most = vmax(high, -low), s = *scale, z = *zero;
-    uint n = rule == CLQ_SCALES_CLIP ? N_CLIPS : rule == CLQ_SCALES_HQQ ? N_HQQ : g->symmetric ? N_SIGNED : N_RANGES;
+    uint n = rule == CLQ_SCALES_CLIP ? N_CLIPS : rule == CLQ_SCALES_HQQ ? N_HQQ : g->symmetric ? N_SIGNED : N_ENDS * N_ENDS;
     uint refinements = rule == CLQ_SCALES_SEARCH ? 2 : 0;
     for (uint k = 0; k < n + refinements; k++) {
         vfloat try_s, try_z = 0.0f;
@@ -257,7 +257,8 @@ inline void choose_scales(const weight_group *g, uint rule, vfloat *scale, vfloa
             float sign = k < N_SIGNED / 2 ? -1.0f : 1.0f, at = (float)(k % (N_SIGNED / 2));
             try_s = stored_scale(sign * largest / -g->lowest * (1.15f - at / 40.0f), g->format);
         } else {
-            vfloat from = low * (1.0f - (float)(k / 6) / 12.0f), to = high * (1.0f - (float)(k % 6) / 12.0f);
+            const float ends[N_ENDS] = {-1, 0, 1, 2, 4, 7, 10};
+            vfloat from = low * (1.0f - ends[k / N_ENDS % N_ENDS] / 24.0f), to = high * (1.0f - ends[k % N_ENDS] / 24.0f);
             vfloat m = (1.0f - (float)k / 20.0f) * most;
             if (rule == CLQ_SCALES_CLIP) from = vmax(low, -m), to = vmin(high, m);
             params_of(from, to, g->bits, g->symmetric, g->format, &try_s, &try_z);
@@ -277,6 +278,7 @@ inline void scales(place at, __global const clq_step *s)
     g.n = group_len(s);
     g.full = s->in != CLQ_NONE && !(s->flags & CLQ_STEP_DIAGONAL);
     g.symmetric = s->flags & CLQ_STEP_SYMMETRIC;
+    g.by_size = s->in == CLQ_NONE && s->phase == CLQ_SCALES_SEARCH;
     g.bits = s->bits;
     g.format = s->cache_format;
     g.lowest = -(float)(1 << (s->bits - 1));

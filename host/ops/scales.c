@@ -3,7 +3,7 @@
 // group's elements.
 //
 // The cost of errors d is sum over i of d_i * (G_ii * d_i + 2 * sum over j < i of G_ji * d_j). Diagonal: G_ii is in[c],
-// without `in` 1, and the inner sum is not there. p'Gw is sum over i of p_i * v_i, v_i = sum over j of G_ji * w_j
+// without `in` |w_i| for SEARCH, else 1, and the inner sum is not there. p'Gw is sum over i of p_i * v_i, v_i = sum over j of G_ji * w_j
 // (diagonal: G_ii * w_i).
 //
 // CLQ_SCALES_HQQ solves for scale s and zero-point z as HQQ's half-quadratic iteration does (Badri and Shaji 2023; p =
@@ -101,6 +101,7 @@ typedef struct {
     uint32_t n;
     const float *cost; // NULL, [n], or [n][n]
     bool full;         // [n][n]
+    bool by_size;      // cost NULL: an element's error counts |w| times
     clq_type type;
     float half;         // 2^(bits-1)
     float *d, *sums, *v; // room for n floats each
@@ -124,12 +125,17 @@ static bool usable(const group *g, float scale)
     return size > 0 && size <= FLT_MAX;
 }
 
+static float weight_of(const group *g, uint32_t i)
+{
+    return g->cost ? g->cost[i] : g->by_size ? fabsf(g->w[i]) : 1.0f;
+}
+
 // a'Ga
 static float quadratic(const group *g, const float *a)
 {
     float sum = 0;
     if (!g->full) {
-        for (uint32_t i = 0; i < g->n; i++) sum += a[i] * (g->cost ? g->cost[i] * a[i] : a[i]);
+        for (uint32_t i = 0; i < g->n; i++) sum += a[i] * (weight_of(g, i) * a[i]);
         return sum;
     }
     memset(g->sums, 0, g->n * sizeof *g->sums);
@@ -169,7 +175,7 @@ static void refine(const group *g, choice *best)
         for (uint32_t j = 0; j < g->n; j++)
             for (uint32_t i = 0; i < g->n; i++) g->v[i] += g->cost[(uint64_t)j * g->n + i] * g->w[j];
     } else {
-        for (uint32_t i = 0; i < g->n; i++) g->v[i] = g->cost ? g->cost[i] * g->w[i] : g->w[i];
+        for (uint32_t i = 0; i < g->n; i++) g->v[i] = weight_of(g, i) * g->w[i];
     }
     for (int round = 0; round < 2; round++) {
         float before = best->cost, pw = 0;
@@ -192,9 +198,10 @@ static void search(const group *g, choice *best, float low, float high)
             for (int k = 0; k < 24; k++)
                 consider(g, best, stored(g, (float)sign * largest / g->half * (1.15f - (float)k / 40.0f)), 0);
     } else {
-        for (int i = 0; i < 6; i++)
-            for (int j = 0; j < 6; j++)
-                consider_range(g, best, low * (1.0f - (float)i / 12.0f), high * (1.0f - (float)j / 12.0f));
+        static const float ends[] = {-1, 0, 1, 2, 4, 7, 10};
+        for (int i = 0; i < 7; i++)
+            for (int j = 0; j < 7; j++)
+                consider_range(g, best, low * (1.0f - ends[i] / 24.0f), high * (1.0f - ends[j] / 24.0f));
     }
     refine(g, best);
 }
@@ -266,7 +273,8 @@ bool clq_scales_ref(const clq_step *s, const uint8_t *weights, float *state, uin
     if (!room) return false;
     group g = {.n = n, .type = type_of(s, (clq_format_id)s->cache_format), .half = (float)(1 << (s->bits - 1)),
                .d = room, .sums = room + n, .v = room + 2ull * n,
-               .full = s->in != CLQ_NONE && !(s->flags & CLQ_STEP_DIAGONAL)};
+               .full = s->in != CLQ_NONE && !(s->flags & CLQ_STEP_DIAGONAL),
+               .by_size = s->in == CLQ_NONE && s->phase == CLQ_SCALES_SEARCH};
     for (uint64_t r = begin; r < end; r++)
         for (uint32_t b = 0; b < s->groups; b++) {
             float low, high;
