@@ -77,7 +77,12 @@ typedef struct {
         if (g->n > RUN) load_run(g->rows, c, m, x);                                                                    \
         BODY                                                                                                           \
     }
-#define WEIGHT_OF(g, i, w) ((g)->cost ? (vfloat)(g)->cost[i] : (g)->by_size ? fabs(w) : (vfloat)1.0f)
+inline vfloat weight_of(const weight_group *g, uint i, vfloat w)
+{
+    if (g->cost) return g->cost[i];
+    return g->by_size ? fabs(w) : (vfloat)1.0f;
+}
+
 
 // sums[k] = sum over j < n of G_j(first + k) * a[j].
 inline void block_sums(const weight_group *g, const vfloat *a, uint n, uint first, vfloat sums[BLOCK])
@@ -143,7 +148,7 @@ inline vfloat measure(const weight_group *g, vfloat *x, vfloat *d, vfloat scale,
     }
     STRETCHES(for (uint i = 0; i < m; i++) {
         vfloat e = x[i] - scale * steps_from(g, x[i], scale, zero);
-        sum += e * (WEIGHT_OF(g, c + i, x[i]) * e);
+        sum += e * (weight_of(g, c + i, x[i]) * e);
     })
     return sum;
 }
@@ -161,7 +166,7 @@ inline vfloat refined_scale(const weight_group *g, vfloat *x, vfloat *d, const v
     }
     STRETCHES(for (uint i = 0; i < m; i++) {
         vfloat p = steps_from(g, x[i], scale, zero);
-        vfloat weight = WEIGHT_OF(g, c + i, x[i]);
+        vfloat weight = weight_of(g, c + i, x[i]);
         pw += p * (weight * x[i]);
         pp += p * (weight * p);
     })
