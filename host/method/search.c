@@ -55,6 +55,7 @@ static clq_status run_next(search *s, const uint32_t *list, uint32_t n, clq_erro
     double losses[CLQ_MAX_CANDIDATES];
     uint32_t cols = s->fold->cols;
     if (!n) return CLQ_OK;
+    if (clq_cancelled(s->trial->engine->hooks)) return clq_fail(err, CLQ_INTERRUPTED, "interrupted");
     for (uint32_t i = 0; i < n; i++)
         memcpy(s->packed + (uint64_t)i * cols, s->factors + (uint64_t)list[i] * cols, cols * sizeof *s->packed);
     if (s->inputs) {

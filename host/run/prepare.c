@@ -36,6 +36,13 @@ static clq_status check_method(const clq_plan *p, const clq_method_options *o, c
         return clq_fail(err, CLQ_USAGE,
                         "%s makes scales and codes of integer types (i4_asym_g64 ...), which a folder holds; for GGUF's types "
                         "there is --method awq", o->scales > CLQ_SCALES_BY_RANGE ? "--scales" : info->name);
+    for (uint32_t i = 0; needs_int && i <= p->options.n_rules; i++) {
+        const clq_type *t = i ? &p->rules[i - 1].type : &p->options.type;
+        if (t->format == CLQ_INT && t->granularity == CLQ_PER_TENSOR)
+            return clq_fail(err, CLQ_USAGE, "%s chooses scales of rows or groups; a type with one scale for the tensor "
+                            "(..._tensor) leaves nothing to choose",
+                            o->scales > CLQ_SCALES_BY_RANGE ? "--scales" : info->name);
+    }
     if (o->damp < 0 || o->damp > 1) return clq_fail(err, CLQ_USAGE, "a damping of %g is not between 0 and 1", (double)o->damp);
     if (o->alpha > 1) return clq_fail(err, CLQ_USAGE, "an alpha of %g is not between 0 and 1", (double)o->alpha);
     return CLQ_OK;
