@@ -54,7 +54,9 @@ static clq_status load_tensor(clq_image *image, uint32_t index, uint64_t matrix_
     image->n_bytes += p->rows * p->cols * sizeof *p->w;
     p->w = malloc(p->rows * p->cols * sizeof *p->w + 1);
     if (!p->w) return clq_fail_memory(err, p->rows * p->cols * sizeof *p->w);
-    return clq_tensor_read(image->source, t, 0, p->rows, p->w, err);
+    CLQ_TRY(clq_tensor_read(image->source, t, 0, p->rows, p->w, err));
+    clq_file_forget(&image->source->files[t->codes.file], t->codes.offset, t->codes.n_bytes); // the mapping's pages
+    return CLQ_OK;
 }
 
 static clq_status load_pieces(clq_image *image, const clq_view_tensor *t, uint64_t matrix_rows, clq_error *err)
