@@ -84,6 +84,7 @@ enum { // flags
     CLQ_STEP_STATE_WEIGHT = 64, // LINEAR of f32 in CLQ_MODE_F32, QUANT, ROUND, SCALES: `w` is in the state, in bytes
     CLQ_STEP_SYMMETRIC = 128,
     CLQ_STEP_DIAGONAL = 256,
+    CLQ_STEP_GIVEN = 512, // QUANT: with `scale` (> 0) and `zero_point` for all groups
 };
 
 // Rules of SCALES, for a group w of n values; h = 2^(bits-1). A candidate is a scale (rounded to cache_format, not 0)

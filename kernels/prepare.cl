@@ -114,6 +114,7 @@ inline void quant(place at, __global const clq_step *s NEAR_PARAM)
         most = GROUP_MAX(vmax(tail_high, most));
         least = -GROUP_MAX(vmax(tail_under, least));
         params_of((vfloat)least, (vfloat)most, s->bits, symmetric, ID_f32, &scale, &zero);
+        if (s->flags & CLQ_STEP_GIVEN) scale = s->scale, zero = (float)s->zero_point;
         bool zeros = hmax(scale) == 0.0f;
         ELEMENTS(
             n,

@@ -162,6 +162,13 @@ static void check_rounding(clq_device *d, const char *form)
                                       .seed = n};
                 c.step.kind = CLQ_STEP_QUANT;
                 check_prepared(d, form, "quant", &c);
+                if (n % 3 == 0) {
+                    clq_prepare_case given = c;
+                    given.step.flags |= CLQ_STEP_GIVEN;
+                    given.step.scale = 0.05f;
+                    given.step.zero_point = symmetric ? 0 : 1;
+                    check_prepared(d, form, "quant", &given);
+                }
                 if (tiny && (shapes[i][1] > 7 || bits != 3)) continue; // each case walks up to 50 candidates
                 for (uint32_t rule = CLQ_SCALES_ABSMAX; rule <= CLQ_SCALES_HQQ; rule++)
                     for (uint32_t cost = 0; cost < 3; cost++) {

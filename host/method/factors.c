@@ -12,7 +12,7 @@
 typedef struct {
     const clq_layer_work *l;
     const clq_fold *fold;
-    const clq_type *const *types;
+    const clq_consumer *consumers;
     float *mean, *max; // [cols]
 } weight_facts;
 
@@ -40,12 +40,12 @@ static void look_at_rows(const clq_image *image, const clq_weight *w, uint32_t m
 }
 
 // The widest group of the consumers; 0: of none.
-static uint64_t widest_group(const clq_layer_work *l, const clq_fold *fold, const clq_type *const types[])
+static uint64_t widest_group(const clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[])
 {
     uint64_t most = 0;
     for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++)
         for (uint32_t m = 0; m < l->unit->weights[fold->consumers[i]].count; m++) {
-            const clq_type *t = &types[i][m];
+            const clq_type *t = &consumers[i].types[m];
             uint64_t group = t->format == CLQ_INT && t->granularity == CLQ_PER_GROUP ? t->group_size : fold->cols;
             most = t->format == CLQ_INT && group > most ? group : most;
         }
@@ -67,7 +67,7 @@ static void look_at_columns(void *ctx, uint64_t begin, uint64_t end)
     for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
         const clq_weight *w = &l->unit->weights[fold->consumers[i]];
         for (uint32_t m = 0; m < w->count; m++) {
-            const clq_type *t = &j->f->types[i][m];
+            const clq_type *t = &j->f->consumers[i].types[m];
             if (t->format != CLQ_INT) continue;
             uint64_t group = t->granularity == CLQ_PER_GROUP ? t->group_size : w->cols;
             look_at_rows(&l->m->image, w, m, group, begin * j->step, end * j->step, j->sums, j->f->max);
@@ -80,7 +80,7 @@ static void look_at_columns(void *ctx, uint64_t begin, uint64_t end)
 
 static clq_status weight_means(weight_facts *f, clq_error *err)
 {
-    facts_job j = {.f = f, .step = widest_group(f->l, f->fold, f->types)};
+    facts_job j = {.f = f, .step = widest_group(f->l, f->fold, f->consumers)};
     j.sums = calloc(f->fold->cols, sizeof *j.sums);
     if (!j.sums) return clq_fail_memory(err, f->fold->cols * sizeof *j.sums);
     memset(f->max, 0, f->fold->cols * sizeof *f->max);
@@ -105,37 +105,59 @@ static clq_status input_facts(const clq_layer_work *l, const clq_fold *fold, flo
 
 // ---- folds ----
 
-typedef clq_status (*search_fn)(clq_layer_work *l, const clq_fold *fold, const clq_type *const types[],
+typedef clq_status (*search_fn)(clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[],
                                 const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err);
 
-static clq_status search_awq(clq_layer_work *l, const clq_fold *fold, const clq_type *const types[],
+static clq_status search_awq(clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[],
                              const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err)
 {
-    return clq_awq_search(&l->m->trial, fold, types, facts, s, choice, err);
+    return clq_awq_search(&l->m->trial, fold, consumers, facts, s, choice, err);
 }
 
-static clq_status search_smooth(clq_layer_work *l, const clq_fold *fold, const clq_type *const types[],
+static clq_status search_smooth(clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[],
                                 const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err)
 {
     const clq_destiny *d = clq_image_destiny(&l->m->image, &l->unit->weights[fold->consumers[0]], 0);
     bool is_static = d->activation.quant == CLQ_QUANT_STATIC;
-    return clq_smooth_search(&l->m->trial, fold, types, facts, l->m->o->alpha, is_static, s, choice, err);
+    return clq_smooth_search(&l->m->trial, fold, consumers, facts, l->m->o->alpha, is_static, s, choice, err);
 }
 
-// The types of the consumers' matrices. false: none is quantized.
-static bool fill_types(const clq_layer_work *l, const clq_fold *fold, clq_type *room,
-                       const clq_type *types[CLQ_FOLD_CONSUMERS])
+// The columns' least and largest values of a consumer that has one scale for all.
+static clq_status column_ranges(const clq_layer_work *l, int which, clq_consumer *consumer, clq_error *err)
 {
-    bool any = false;
-    for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
-        const clq_weight *w = &l->unit->weights[fold->consumers[i]];
-        types[i] = room;
-        for (uint32_t m = 0; m < w->count; m++, room++) {
-            *room = clq_method_type_of(l->m, w, m);
-            any |= room->format == CLQ_INT;
+    const clq_weight *w = &l->unit->weights[which];
+    uint64_t cols = w->cols;
+    if (w->count != 1 || consumer->types->format != CLQ_INT || consumer->types->granularity != CLQ_PER_TENSOR) return CLQ_OK;
+    consumer->low = calloc(2 * cols, sizeof *consumer->low);
+    if (!consumer->low) return clq_fail_memory(err, 2 * cols * sizeof *consumer->low);
+    consumer->high = consumer->low + cols;
+    for (uint64_t r = 0, n, at; r < w->rows; r += n) {
+        n = w->rows - r;
+        const clq_prepared *p = clq_image_stretch(&l->m->image, w, r, &at, &n);
+        for (uint64_t i = at * cols; i < (at + n) * cols; i++) {
+            uint64_t c = i % cols;
+            consumer->low[c] = p->w[i] < consumer->low[c] ? p->w[i] : consumer->low[c];
+            consumer->high[c] = p->w[i] > consumer->high[c] ? p->w[i] : consumer->high[c];
         }
     }
-    return any;
+    return CLQ_OK;
+}
+
+// How the consumers are rounded. *any: whether any is.
+static clq_status fill_consumers(const clq_layer_work *l, const clq_fold *fold, clq_type *room,
+                                 clq_consumer consumers[CLQ_FOLD_CONSUMERS], bool *any, clq_error *err)
+{
+    *any = false;
+    for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
+        const clq_weight *w = &l->unit->weights[fold->consumers[i]];
+        consumers[i].types = room;
+        for (uint32_t m = 0; m < w->count; m++, room++) {
+            *room = clq_method_type_of(l->m, w, m);
+            *any |= room->format == CLQ_INT;
+        }
+        CLQ_TRY(column_ranges(l, fold->consumers[i], &consumers[i], err));
+    }
+    return CLQ_OK;
 }
 
 static uint32_t n_matrices(const clq_layer_work *l, const clq_fold *fold)
@@ -150,17 +172,19 @@ static clq_status search_fold(clq_layer_work *l, uint32_t f, search_fn fn, clq_e
 {
     const clq_fold *fold = &l->folds[f];
     uint64_t cols = fold->cols;
-    const clq_type *types[CLQ_FOLD_CONSUMERS] = {0};
+    clq_consumer consumers[CLQ_FOLD_CONSUMERS] = {0};
+    bool any;
     clq_type *room = malloc(n_matrices(l, fold) * sizeof *room);
     float *x = malloc(5 * cols * sizeof *x), *s = malloc(cols * sizeof *s);
     clq_choice_of_factors choice;
     clq_site_report *report = &l->reports[clq_trial_input(l->unit, fold->consumers[0])];
     clq_status st = room && x && s ? CLQ_OK : clq_fail_memory(err, 6 * cols * sizeof *x);
-    if (st != CLQ_OK || !fill_types(l, fold, room, types)) goto out;
+    if (st == CLQ_OK) st = fill_consumers(l, fold, room, consumers, &any, err);
+    if (st != CLQ_OK || !any) goto out;
     clq_channel_facts facts = {x, x + cols, x + 2 * cols, x + 3 * cols, (uint32_t)cols};
     CLQ_TRY_OUT(input_facts(l, fold, x, x + cols, x + 4 * cols, err));
-    CLQ_TRY_OUT(weight_means(&(weight_facts){l, fold, types, x + 2 * cols, x + 3 * cols}, err));
-    CLQ_TRY_OUT(fn(l, fold, types, &facts, s, &choice, err));
+    CLQ_TRY_OUT(weight_means(&(weight_facts){l, fold, consumers, x + 2 * cols, x + 3 * cols}, err));
+    CLQ_TRY_OUT(fn(l, fold, consumers, &facts, s, &choice, err));
     double n = (double)l->m->trial.n_rows * clq_layers_width(l->m->layers);
     report->ratio = choice.ratio;
     report->weighted = choice.weighted;
@@ -169,6 +193,7 @@ static clq_status search_fold(clq_layer_work *l, uint32_t f, search_fn fn, clq_e
     l->factors[f] = s;
     s = NULL;
 out:
+    for (int i = 0; i < CLQ_FOLD_CONSUMERS; i++) free(consumers[i].low);
     free(room);
     free(x);
     free(s);

@@ -40,7 +40,7 @@ void clq_smooth_factors(const clq_channel_facts *f, float alpha, float *s)
 typedef struct {
     clq_trial *trial;
     const clq_fold *fold;
-    const clq_type *const *types;
+    const clq_consumer *consumers;
     float *factors; // [n][cols]
     uint32_t n;
     double *losses; // [n], of the windows so far
@@ -61,9 +61,9 @@ static clq_status run_next(search *s, const uint32_t *list, uint32_t n, clq_erro
     if (s->inputs) {
         clq_activation inputs[CLQ_MAX_CANDIDATES];
         for (uint32_t i = 0; i < n; i++) inputs[i] = s->inputs[list[i]];
-        CLQ_TRY(clq_trial_int8_losses(s->trial, s->fold, s->types, s->done[list[0]], s->packed, inputs, n, losses, err));
+        CLQ_TRY(clq_trial_int8_losses(s->trial, s->fold, s->consumers, s->done[list[0]], s->packed, inputs, n, losses, err));
     } else {
-        CLQ_TRY(clq_trial_losses(s->trial, s->fold, s->types, s->done[list[0]], s->packed, n, losses, err));
+        CLQ_TRY(clq_trial_losses(s->trial, s->fold, s->consumers, s->done[list[0]], s->packed, n, losses, err));
     }
     for (uint32_t i = 0; i < n; i++) {
         s->losses[list[i]] += isfinite(losses[i]) ? losses[i] : INFINITY;
@@ -128,12 +128,12 @@ static clq_status make_room(search *all, clq_error *err)
     return all->factors ? CLQ_OK : clq_fail_memory(err, 2 * n * sizeof *all->factors);
 }
 
-clq_status clq_awq_search(clq_trial *trial, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+clq_status clq_awq_search(clq_trial *trial, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                           const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err)
 {
     double losses[CLQ_MAX_CANDIDATES] = {0};
     uint32_t done[CLQ_MAX_CANDIDATES] = {0}, best = 0;
-    search all = {.trial = trial, .fold = fold, .types = types, .n = 2 * RATIOS, .losses = losses, .done = done};
+    search all = {.trial = trial, .fold = fold, .consumers = consumers, .n = 2 * RATIOS, .losses = losses, .done = done};
     CLQ_TRY(make_room(&all, err));
     for (uint32_t k = 0; k < all.n; k++)
         clq_awq_factors(facts, (float)(k % RATIOS) / RATIOS, k < RATIOS, all.factors + (uint64_t)k * fold->cols);
@@ -145,14 +145,14 @@ clq_status clq_awq_search(clq_trial *trial, const clq_fold *fold, const clq_type
 
 enum { FIRST_ALPHA = 6, LAST_ALPHA = 18, ALPHAS = 20 };
 
-clq_status clq_smooth_search(clq_trial *trial, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+clq_status clq_smooth_search(clq_trial *trial, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                              const clq_channel_facts *facts, float alpha, bool is_static, float *s,
                              clq_choice_of_factors *choice, clq_error *err)
 {
     double losses[CLQ_MAX_CANDIDATES] = {0};
     uint32_t done[CLQ_MAX_CANDIDATES] = {0}, best = 0, cols = fold->cols;
     clq_activation inputs[CLQ_MAX_CANDIDATES] = {0};
-    search all = {.trial = trial, .fold = fold, .types = types, .losses = losses, .done = done, .inputs = inputs};
+    search all = {.trial = trial, .fold = fold, .consumers = consumers, .losses = losses, .done = done, .inputs = inputs};
     *choice = (clq_choice_of_factors){.ratio = alpha, .loss = -1, .plain_loss = -1};
     if (alpha >= 0) {
         clq_smooth_factors(facts, alpha, s);

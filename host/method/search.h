@@ -31,12 +31,12 @@ typedef struct clq_choice_of_factors {
 
 // AWQ's search: ratios k / 20, k = 0 .. 19, each with and without the weights' term; the first of least loss. s[cols]: its
 // factors. A candidate whose loss on some of the windows is beyond that of another on all of them is not run on the rest.
-clq_status clq_awq_search(clq_trial *trial, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+clq_status clq_awq_search(clq_trial *trial, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                           const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err);
 
 // SmoothQuant: alpha, or where it is negative the best of k / 20, k = 6 .. 18, and of factors 1 (ratio < 0). is_static:
 // inputs are rounded with one scale for all, that of the largest |x|, else with one for each token.
-clq_status clq_smooth_search(clq_trial *trial, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+clq_status clq_smooth_search(clq_trial *trial, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                              const clq_channel_facts *facts, float alpha, bool is_static, float *s,
                              clq_choice_of_factors *choice, clq_error *err);
 

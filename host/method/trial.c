@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "method/trial.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -198,9 +199,23 @@ clq_status clq_trial_begin(clq_trial *t, const clq_fold *fold, clq_error *err)
     return CLQ_OK;
 }
 
+// The scale that the whole matrix gets when its columns are multiplied.
+static void give_scale(clq_step *s, const clq_type *type, const clq_consumer *consumer, const float *factors)
+{
+    float low = 0, high = 0;
+    int8_t zero;
+    for (uint32_t c = 0; c < s->cols; c++) {
+        low = fminf(low, consumer->low[c] * factors[c]);
+        high = fmaxf(high, consumer->high[c] * factors[c]);
+    }
+    clq_int_params(type, low, high, &s->scale, &zero);
+    s->zero_point = zero;
+    s->flags |= s->scale > 0 ? CLQ_STEP_GIVEN : 0;
+}
+
 // The candidate's weights to t->weights, as far as they are rounded; instead: where.
-static void round_weights(clq_trial *t, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
-                          uint64_t factors, uint64_t instead[CLQ_N_WEIGHTS])
+static void round_weights(clq_trial *t, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
+                          const float *host_factors, uint64_t factors, uint64_t instead[CLQ_N_WEIGHTS])
 {
     uint64_t at = t->weights;
     bool first = true;
@@ -208,11 +223,11 @@ static void round_weights(clq_trial *t, const clq_fold *fold, const clq_type *co
     for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
         const clq_weight *w = &unit_of(t)->weights[fold->consumers[i]];
         bool any = false;
-        for (uint32_t m = 0; m < w->count; m++) any |= types[i][m].format == CLQ_INT;
+        for (uint32_t m = 0; m < w->count; m++) any |= consumers[i].types[m].format == CLQ_INT;
         if (!any) continue;
         instead[fold->consumers[i]] = at;
         for (uint32_t m = 0; m < w->count; m++) {
-            const clq_type *type = &types[i][m];
+            const clq_type *type = &consumers[i].types[m];
             uint64_t n = (uint64_t)w->rows * w->cols;
             bool rounds = type->format == CLQ_INT;
             clq_step *s = clq_graph_add(&t->engine->graph, CLQ_STEP_QUANT, 0, first ? 0 : CLQ_STEP_TOGETHER);
@@ -225,6 +240,7 @@ static void round_weights(clq_trial *t, const clq_fold *fold, const clq_type *co
             s->w = w->w + m * n * 4;
             s->in2 = factors;
             s->out = at;
+            if (consumers[i].low) give_scale(s, type, &consumers[i], host_factors);
             at += n;
             first = false;
         }
@@ -254,7 +270,7 @@ static clq_status read_errors(clq_trial *t, uint32_t n, uint32_t tokens, double 
     return CLQ_OK;
 }
 
-clq_status clq_trial_losses(clq_trial *t, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+clq_status clq_trial_losses(clq_trial *t, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                             uint32_t window, const float *factors, uint32_t n, double *losses, clq_error *err)
 {
     clq_engine *e = t->engine;
@@ -265,7 +281,7 @@ clq_status clq_trial_losses(clq_trial *t, const clq_fold *fold, const clq_type *
     CLQ_TRY(e->device->ops->memory_write(e->state_memory, t->factors * 4, factors, (uint64_t)n * fold->cols * 4, err));
     clq_status st = CLQ_OK;
     for (uint32_t k = 0; st == CLQ_OK && k < n; k++) {
-        round_weights(t, fold, types, t->factors + (uint64_t)k * fold->cols, instead);
+        round_weights(t, fold, consumers, factors + (uint64_t)k * fold->cols, t->factors + (uint64_t)k * fold->cols, instead);
         e->graph.instead = instead;
         st = run_module(t, fold, window, input_of(t, fold->consumers[0], window), t->out, err);
         e->graph.instead = NULL;
@@ -286,7 +302,7 @@ static void add_columns(clq_trial *t, uint64_t rows, uint32_t cols, uint64_t in,
     s->out = out;
 }
 
-clq_status clq_trial_int8_losses(clq_trial *t, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+clq_status clq_trial_int8_losses(clq_trial *t, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                                  uint32_t window, const float *factors, const clq_activation *inputs, uint32_t n,
                                  double *losses, clq_error *err)
 {
@@ -303,7 +319,7 @@ clq_status clq_trial_int8_losses(clq_trial *t, const clq_fold *fold, const clq_t
         CLQ_TRY_OUT(clq_engine_flush(e, err));
         CLQ_TRY_OUT(e->device->ops->memory_write(e->state_memory, s * 4, factors + (uint64_t)k * cols, cols * 4ull, err));
         CLQ_TRY_OUT(e->device->ops->memory_write(e->state_memory, by * 4, inverse, cols * 4ull, err));
-        round_weights(t, fold, types, s, instead);
+        round_weights(t, fold, consumers, factors + (uint64_t)k * cols, s, instead);
         for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
             const clq_weight *w = &unit->weights[fold->consumers[i]];
             uint64_t at = instead[fold->consumers[i]];

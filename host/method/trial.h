@@ -9,6 +9,12 @@
 
 enum { CLQ_MAX_CANDIDATES = 64 };
 
+// How a fold's consumer is rounded in trials.
+typedef struct clq_consumer {
+    const clq_type *types; // by matrix; not CLQ_INT: not rounded
+    float *low, *high;     // [cols]: of the columns, where one scale is for the whole matrix; else NULL
+} clq_consumer;
+
 typedef struct clq_trial {
     clq_layers *layers;
     clq_engine *engine;
@@ -45,13 +51,12 @@ bool clq_trial_has_input(const clq_trial *trial, int which);
 // Makes the reference of a fold's module.
 clq_status clq_trial_begin(clq_trial *trial, const clq_fold *fold, clq_error *err);
 // The sum of squares of what the module gives otherwise on one window, for each of n candidates: weights W of a consumer
-// become Q(W * s) / s, s being row factors[k] of [n][cols], Q rounding to types[i][matrix] of consumer i; a type that is
-// not CLQ_INT: no rounding. Behind clq_trial_begin.
-clq_status clq_trial_losses(clq_trial *trial, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+// become Q(W * s) / s, s being row factors[k] of [n][cols], Q rounding as consumers[i] says. Behind clq_trial_begin.
+clq_status clq_trial_losses(clq_trial *trial, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                             uint32_t window, const float *factors, uint32_t n, double *losses, clq_error *err);
 // The same of a module whose fold is by a norm, where inputs are rounded, too: to int8 as inputs[k] says, divided by the
 // factors.
-clq_status clq_trial_int8_losses(clq_trial *trial, const clq_fold *fold, const clq_type *const types[CLQ_FOLD_CONSUMERS],
+clq_status clq_trial_int8_losses(clq_trial *trial, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
                                  uint32_t window, const float *factors, const clq_activation *inputs, uint32_t n,
                                  double *losses, clq_error *err);
 // Sums of squares, over all windows, of products with `errors` (f32, all rows of one matrix of the weight) and with the

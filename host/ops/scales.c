@@ -73,6 +73,10 @@ void clq_quant_ref(const clq_step *s, const uint8_t *weights, float *state, uint
             for (uint32_t i = 0; i < n; i++) y[i] = factors ? x[i] * factors[first + i] : x[i];
             range_of(y, n, &low, &high);
             clq_int_params(&type, low, high, &scale, &zero);
+            if (s->flags & CLQ_STEP_GIVEN) {
+                scale = s->scale;
+                zero = (int8_t)s->zero_point;
+            }
             for (uint32_t i = 0; i < n; i++) {
                 y[i] = scale * (float)(clq_int_code(&type, y[i], scale, zero) - zero);
                 if (factors) y[i] /= factors[first + i];
