@@ -288,7 +288,7 @@ typedef enum clq_method_id {
 
 typedef struct clq_method_info {
     const char *name, *summary;
-    bool calibrated; // runs the model on a text
+    bool calibrated; // needs a text, to run the model on
 } clq_method_info;
 
 CLQ_API const clq_method_info *clq_method_at(uint32_t id);               // NULL past the end
@@ -311,7 +311,8 @@ typedef enum clq_text_kind {
 typedef struct clq_method_options {
     clq_method_id method;
     clq_scale_rule scales;
-    const char *text;       // calibration: text_len bytes; NULL: none
+    const char *text;       // calibration: text_len bytes; NULL: none. Methods that need none tell the errors on it,
+                            // and CLQ_SCALES_BY_SEARCH weighs with it
     size_t text_len;
     const char *text_name;  // for messages
     clq_text_kind text_kind;
@@ -391,6 +392,7 @@ typedef struct clq_plan_totals {
     int64_t fallback_bytes;   // what tensors without the type asked for take more than with it
     uint32_t n_tensors, n_fallbacks, n_notes, n_files;
     double seconds;           // of the run, after it
+    uint64_t calibration_tokens, search_tokens; // after it: that a method ran, and compared candidates on
 } clq_plan_totals;
 
 // Decides everything before any work: types, names, offsets, sizes. `out` ending in ".gguf" makes a

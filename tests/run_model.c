@@ -41,7 +41,7 @@ static clq_status run_layers(const clq_source *source, clq_device *device, const
                              bool observed, clq_error *err)
 {
     clq_layers *l = NULL;
-    clq_layers_options o = {.context = n, .gram = observed};
+    clq_layers_options o = {.context = n, .gram = observed ? CLQ_GRAM_ALL : 0};
     clq_status st = clq_layers_open(source, device, &o, &l, err);
     uint32_t embd = st == CLQ_OK ? clq_layers_width(l) : 0, layers = st == CLQ_OK ? clq_layers_count(l) : 0, n_sites;
     uint32_t half = n > 1 ? n / 2 : 1;

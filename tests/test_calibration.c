@@ -72,7 +72,7 @@ static bool open_bench(bench *b, const char *text, bool gram)
     b->o.hooks = &b->hooks;
     b->o.layer = on_layer;
     b->o.user = b;
-    clq_layers_options layers = {.context = CONTEXT, .gram = gram, .hooks = &b->hooks};
+    clq_layers_options layers = {.context = CONTEXT, .gram = gram ? CLQ_GRAM_ALL : 0, .hooks = &b->hooks};
     must(clq_source_open(path, NULL, &b->source, &err), &err);
     must(clq_device_open("ref", NULL, &b->device, &err), &err);
     must(clq_layers_open(b->source, b->device, &layers, &b->layers, &err), &err);

@@ -16,6 +16,7 @@ typedef struct clq_command {
 
 int clq_cmd_devices(int argc, char **argv);
 int clq_cmd_formats(int argc, char **argv);
+int clq_cmd_methods(int argc, char **argv);
 int clq_cmd_info(int argc, char **argv);
 int clq_cmd_quantize(int argc, char **argv);
 int clq_cmd_convert(int argc, char **argv);

@@ -114,6 +114,32 @@ static void print_activations(const clq_plan *plan)
                    clq_activations_name((clq_activations)k));
 }
 
+// What a method did.
+static void print_method(const clq_plan *plan, const clq_plan_totals *totals, const clq_request *r)
+{
+    const clq_site_report *s;
+    double error = 0, ratio = 0, loss = 0, plain = 0;
+    uint32_t n = 0, n_folded = 0, n_measured = 0;
+    for (; (s = clq_plan_site(plan, n)); n++) {
+        n_folded += s->ratio >= 0;
+        ratio += s->ratio >= 0 ? (double)s->ratio : 0;
+        loss += s->search_loss >= 0 ? s->search_loss : 0;
+        plain += s->search_loss >= 0 ? s->search_plain : 0;
+        if (!(s->energy > 0)) continue;
+        n_measured++;
+        error += s->error / s->energy;
+    }
+    if (!n) return;
+    printf("%s: %u inputs of weights, %llu tokens of calibration, %llu of them for comparing",
+           clq_method_at(r->method.method)->name, n, (unsigned long long)totals->calibration_tokens,
+           (unsigned long long)totals->search_tokens);
+    if (n_folded) printf("; %u with factors, mean %s %.2f", n_folded,
+                         r->method.method == CLQ_METHOD_AWQ ? "ratio" : "alpha", ratio / n_folded);
+    if (plain > 0) printf("; their modules' errors %.3f times those without", loss / plain);
+    if (n_measured) printf("; mean error of products %.4f%%", 100 * error / n_measured);
+    printf("\n");
+}
+
 // Per type: tensors, bytes, SQNR over all and of the worst tensor.
 static void print_report(const clq_plan *plan, const clq_plan_totals *totals, const clq_request *r)
 {
@@ -158,6 +184,7 @@ static void print_report(const clq_plan *plan, const clq_plan_totals *totals, co
             printf("%9s\n", "equal");
     }
     print_activations(plan);
+    print_method(plan, totals, r);
     double total = (double)totals->n_elements;
     printf("%s written", clq_size_text(totals->n_bytes, size));
     print_files(plan, totals, r);
@@ -219,7 +246,11 @@ static json_t *report_json(const clq_plan *plan, const clq_plan_totals *totals, 
     if (clq_plan_first_part(plan)) json_object_set_new(root, "first_part", clq_cli_text(clq_plan_first_part(plan)));
     json_object_set_new(root, "fallback_bytes", json_integer((json_int_t)totals->fallback_bytes));
     if (r->o.method) json_object_set_new(root, "method", json_string(clq_method_at(r->method.method)->name));
-    if (clq_plan_site(plan, 0)) json_object_set_new(root, "sites", sites_json(plan));
+    if (clq_plan_site(plan, 0)) {
+        json_object_set_new(root, "calibration_tokens", json_integer((json_int_t)totals->calibration_tokens));
+        json_object_set_new(root, "search_tokens", json_integer((json_int_t)totals->search_tokens));
+        json_object_set_new(root, "sites", sites_json(plan));
+    }
     if (!r->dry_run) {
         json_object_set_new(root, "seconds", json_real(totals->seconds));
         json_object_set_new(root, "weights_per_second", clq_json_real((double)totals->n_elements / totals->seconds));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// clquant devices, clquant formats
+// clquant devices, clquant formats, clquant methods
 #include <getopt.h>
 #include <stdio.h>
 
@@ -90,5 +90,23 @@ int clq_cmd_formats(int argc, char **argv)
     printf("\nIntegers: 2 to 8 bits, symmetric (absmax) or _asym (zero-point); one scale per output channel, or\n"
            "_tensor, or _gN (groups of N inputs, N a multiple of 32): i8, i8_asym_tensor, i4_g128, i3_asym_g64.\n"
            "error: largest |x - decoded| over the block's largest |x|; s: the group's scale (s for _asym).\n");
+    return 0;
+}
+
+int clq_cmd_methods(int argc, char **argv)
+{
+    bool json;
+    int code = read_json_option(argc, argv, &json);
+    if (code >= 0) return code;
+    json_t *list = json_array();
+    const clq_method_info *m;
+    if (!json) printf("%-12s %-8s %s\n", "method", "text", "what it does");
+    for (uint32_t i = 0; (m = clq_method_at(i)); i++) {
+        if (!json) printf("%-12s %-8s %s\n", m->name, m->calibrated ? "--calib" : "no", m->summary);
+        json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", m->name, "calibrated", m->calibrated, "summary",
+                                              m->summary));
+    }
+    if (json) return clq_print_json(list);
+    json_decref(list);
     return 0;
 }

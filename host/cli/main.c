@@ -67,6 +67,13 @@ static const char quantize_usage[] =
     "                           --observer NAME and, --asymmetric-activations, zero-points; auto: static,\n"
     "                           but token where some tokens are much larger than most; none: not.\n"
     "                           Without: as the source says of weights that are copied\n"
+    "  --method M               what is done to the weights first, see `clquant methods`: rtn (default):\n"
+    "                           nothing; awq, smoothquant, gptq: run the model on --calib FILE\n"
+    "                           (--calib-jsonl FILE, --calib-tokens FILE), --chunks N windows of --ctx N\n"
+    "                           tokens (default: at most 128 of 512); hqq: without a text\n"
+    "  --scales RULE            of integer types: absmax, search or clip. docs/methods.md has these and\n"
+    "                           --search-tokens N, --search-type T, --no-clip, --alpha A, --damp D,\n"
+    "                           --keep-order\n"
     "  --imatrix FILE           importance matrix of llama-imatrix (.dat or GGUF), or statistics; for a\n"
     "                           GGUF file --stats FILE is one, too; --include-weights and\n"
     "                           --exclude-weights choose its entries by parts of their names\n"
@@ -176,6 +183,7 @@ static const char bench_usage[] =
 static const clq_command commands[] = {
     {"devices", clq_cmd_devices, "list OpenCL devices", "[--json]"},
     {"formats", clq_cmd_formats, "list types", "[--json]"},
+    {"methods", clq_cmd_methods, "list what can be done to weights before they are encoded", "[--json]"},
     {"info", clq_cmd_info, "describe a checkpoint or a statistics file", "PATH [--tensors] [--json]"},
     {"quantize", clq_cmd_quantize, "quantize a checkpoint", quantize_usage},
     {"convert", clq_cmd_convert, "convert between GGUF and Hugging Face, and between f32, f16 and bf16", convert_usage},

@@ -473,3 +473,29 @@ clq_status clq_steps_test(clq_device *d, const clq_type *types, uint32_t n, bool
     *good = true;
     return CLQ_OK;
 }
+
+clq_status clq_prepare_test(clq_device *d, bool *good, clq_error *err)
+{
+    static const clq_prepare_case cases[] = {
+        {.step = {.kind = CLQ_STEP_QUANT, .rows = 5, .cols = 96, .bits = 4, .group_size = 32}, .scaled = true},
+        {.step = {.kind = CLQ_STEP_SCALES, .rows = 5, .cols = 96, .bits = 4, .group_size = 32, .cache_format = CLQ_F16,
+                  .phase = CLQ_SCALES_SEARCH},
+         .cost = CLQ_COST_FULL},
+        {.step = {.kind = CLQ_STEP_SCALES, .flags = CLQ_STEP_SYMMETRIC, .rows = 3, .cols = 64, .bits = 3,
+                  .cache_format = CLQ_F32, .phase = CLQ_SCALES_SEARCH},
+         .cost = CLQ_COST_DIAGONAL},
+        {.step = {.kind = CLQ_STEP_SCALES, .rows = 3, .cols = 64, .bits = 4, .group_size = 64, .cache_format = CLQ_F32,
+                  .phase = CLQ_SCALES_HQQ}},
+        {.step = {.kind = CLQ_STEP_GPTQ, .rows = 5, .cols = 96, .dims = 64, .position = 16, .bits = 4,
+                  .group_size = 32, .cache_format = CLQ_F32, .phase = CLQ_SCALES_ABSMAX},
+         .indexed = true},
+        {.step = {.kind = CLQ_STEP_ERROR, .tokens = 5, .cols = 70}},
+        {.step = {.kind = CLQ_STEP_COLUMNS, .tokens = 5, .cols = 70}}};
+    *good = true;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases && *good; i++) {
+        double worst;
+        CLQ_TRY(clq_prepare_compare(d, &cases[i], &worst, err));
+        *good = worst <= 1;
+    }
+    return CLQ_OK;
+}

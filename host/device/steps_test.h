@@ -48,5 +48,7 @@ typedef struct clq_prepare_case {
 
 // *worst: 0, or infinite where any bit differs; GRAM and ERROR: the error as a share of 1e-5 of the largest value.
 clq_status clq_prepare_compare(clq_device *d, const clq_prepare_case *c, double *worst, clq_error *err);
+// A few of these, small. Needs steps_prepare.
+clq_status clq_prepare_test(clq_device *d, bool *good, clq_error *err);
 
 #endif

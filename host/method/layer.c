@@ -196,7 +196,7 @@ static clq_status prepare(clq_layer_work *l, clq_error *err)
     bool again = m->has_static || m->o->method == CLQ_METHOD_GPTQ; // the layer runs once more, prepared
     CLQ_TRY(clq_method_run_windows(m, true, true, !again, err));
     CLQ_TRY(clq_layer_check(l, err));
-    if (m->o->method != CLQ_METHOD_GPTQ) CLQ_TRY(clq_layer_factors(l, err));
+    if (m->o->method == CLQ_METHOD_AWQ || m->o->method == CLQ_METHOD_SMOOTHQUANT) CLQ_TRY(clq_layer_factors(l, err));
     CLQ_TRY(clq_layer_rounding(l, err));
     if (again) {
         CLQ_TRY(push_all(l, err));

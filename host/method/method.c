@@ -158,7 +158,7 @@ static uint32_t common_group(const clq_method_setup *s)
 static uint32_t gram_of(const clq_method *m)
 {
     if (m->o->method == CLQ_METHOD_GPTQ) return CLQ_GRAM_ALL;
-    return m->o->method == CLQ_METHOD_AWQ && m->rule != CLQ_SCALES_ABSMAX ? common_group(&m->setup) : 0;
+    return m->rule == CLQ_SCALES_SEARCH || m->rule == CLQ_SCALES_CLIP ? common_group(&m->setup) : 0;
 }
 
 static clq_status default_context(const clq_source *source, uint32_t *context, clq_error *err)
@@ -246,7 +246,7 @@ static clq_status count_memory(clq_method *m, clq_error *err)
     uint64_t width = clq_layers_width(m->layers), cols = widest(m->engine);
     m->n_bytes = (m->corpus->n_tokens + m->corpus->context) * width * sizeof(float) + layer_bytes(m->engine) +
                  clq_layers_device_bytes(m->layers);
-    if (m->scaler) m->n_bytes += clq_scaler_bytes(m->scaler);
+    m->n_bytes += clq_scaler_bytes(m->scaler);
     if (m->sweeper) m->n_bytes += clq_sweeper_bytes(m->sweeper) + cols * cols * (sizeof(float) + sizeof(double));
     uint64_t limit = m->setup.max_memory;
     if (!limit || m->n_bytes + (16u << 20) <= limit) return CLQ_OK;
@@ -276,8 +276,7 @@ static clq_status open_method(clq_method *m, clq_error *err)
     m->floats_only = !has_quantized(&m->setup);
     uint32_t gram = gram_of(m);
     uint64_t block = gram == CLQ_GRAM_ALL ? MAX_BLOCK : gram, cols = widest(m->engine);
-    if (m->rule != CLQ_SCALES_ABSMAX || m->o->method == CLQ_METHOD_GPTQ)
-        CLQ_TRY(clq_scaler_create(m->setup.device, cols, block, &m->scaler, err));
+    CLQ_TRY(clq_scaler_create(m->setup.device, cols, block, &m->scaler, err));
     if (m->o->method == CLQ_METHOD_GPTQ) CLQ_TRY(clq_sweeper_create(m->setup.device, cols, &m->sweeper, err));
     CLQ_TRY(count_memory(m, err));
     uint64_t n_bytes = hidden_floats(m) * sizeof *m->hidden,
@@ -322,6 +321,12 @@ void clq_method_close(clq_method *m)
     free(m->hidden);
     free(m->window);
     free(m);
+}
+
+void clq_method_tokens(const clq_method *m, uint64_t *calibration, uint64_t *search)
+{
+    *calibration = m->corpus->n_tokens;
+    *search = m->trial.n_rows;
 }
 
 uint64_t clq_method_bytes(const clq_method *m) { return m->n_bytes; }

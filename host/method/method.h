@@ -34,6 +34,8 @@ uint32_t clq_method_rule(const clq_method_options *options);
 clq_status clq_method_open(const clq_method_setup *setup, clq_method **method, clq_error *err);
 void clq_method_close(clq_method *method);
 uint64_t clq_method_bytes(const clq_method *method); // of host and device together
+// Tokens of the text that are run, and of these those that candidates and errors are measured on.
+void clq_method_tokens(const clq_method *method, uint64_t *calibration, uint64_t *search);
 uint32_t clq_method_first_layer(const clq_method *method); // 0, or where a resumed run begins
 uint32_t clq_method_layers(const clq_method *method);
 // The layer that a tensor of the source belongs to; -1: none.

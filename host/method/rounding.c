@@ -126,7 +126,7 @@ static clq_status round_rows(const rounding *x, clq_prepared *p, uint64_t at, ui
     float *scales = p->scales + at * p->groups;
     int8_t *zeros = p->zero_points ? p->zero_points + at * p->groups : NULL;
     CLQ_TRY(group_blocks(x->input, p->cols, group, &own, &cost.blocks, err));
-    if (!cost.blocks) cost.diagonal = x->input->squares;
+    if (!cost.blocks && m->rule != CLQ_SCALES_HQQ) cost.diagonal = x->input->squares;
     clq_status st = clq_scaler_run(m->scaler, x->type, m->rule, w, n, p->cols, &cost, scales, zeros, err);
     free(own);
     if (st == CLQ_OK && x->input->has_sweep)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "device/steps_test.h"
 
 enum { CHUNK = 4 << 20, MIN_GROUP = 32 }; // floats of weights at a time, unless a row is longer
 
@@ -15,8 +16,21 @@ struct clq_scaler {
     float *host; // of the results
 };
 
+// What is chosen is baked into models: the device must give what the references give. Without exact division it does not.
+static clq_status test_device(clq_device *device, clq_error *err)
+{
+    bool good = true;
+    if (device->info.exact_divide && !device->info.is_reference) CLQ_TRY(clq_prepare_test(device, &good, err));
+    if (good) return CLQ_OK;
+    return clq_fail(err, CLQ_DEVICE,
+                    "kernel self-test: scales and codes that '%s' chooses are not those of the references; --device ref uses "
+                    "these", device->info.name);
+}
+
 clq_status clq_scaler_create(clq_device *device, uint64_t max_cols, uint64_t block, clq_scaler **scaler, clq_error *err)
 {
+    *scaler = NULL;
+    CLQ_TRY(test_device(device, err));
     clq_scaler *s = *scaler = calloc(1, sizeof *s);
     if (!s) return clq_fail_memory(err, sizeof *s);
     s->device = device;

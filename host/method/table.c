@@ -39,7 +39,7 @@ uint32_t clq_method_rule(const clq_method_options *o)
     return o->method == CLQ_METHOD_AWQ || o->method == CLQ_METHOD_GPTQ ? CLQ_SCALES_SEARCH : CLQ_SCALES_ABSMAX;
 }
 
-bool clq_method_runs_model(const clq_method_options *o) { return o && clq_method_at(o->method)->calibrated; }
+bool clq_method_runs_model(const clq_method_options *o) { return o && (clq_method_at(o->method)->calibrated || o->text); }
 
 bool clq_method_prepares(const clq_method_options *o)
 {

@@ -26,12 +26,9 @@ static clq_status check_method(const clq_plan *p, const clq_method_options *o, c
     if (p->options.convert) return clq_fail(err, CLQ_USAGE, "--method is an option of `clquant quantize`");
     if (info->calibrated && !o->text)
         return clq_fail(err, CLQ_USAGE, "%s runs the model on a text; --calib FILE gives it one", info->name);
-    if (!info->calibrated && o->text)
-        return clq_fail(err, CLQ_USAGE, "--calib gives a text to a method that runs the model (awq, smoothquant, gptq); %s "
-                        "does not", info->name);
-    if (info->calibrated && p->source->container == CLQ_SAFETENSORS)
-        return clq_fail(err, CLQ_USAGE, "%s runs the model, which needs its config.json and tokenizer: give the folder of "
-                        "'%s'", info->name, p->source->path);
+    if (o->text && p->source->container == CLQ_SAFETENSORS)
+        return clq_fail(err, CLQ_USAGE, "with a text %s runs the model, which needs its config.json and tokenizer: give the "
+                        "folder of '%s'", info->name, p->source->path);
     if (o->method == CLQ_METHOD_HQQ && o->scales != CLQ_SCALES_OF_METHOD)
         return clq_fail(err, CLQ_USAGE, "hqq chooses scales itself; --scales is for other methods");
     bool needs_int = o->method == CLQ_METHOD_GPTQ || o->method == CLQ_METHOD_HQQ || o->scales > CLQ_SCALES_BY_RANGE;
@@ -205,7 +202,11 @@ clq_status clq_preparation_open(clq_plan *p, clq_device *device, const clq_outpu
     x->checkpoint = checkpoint_path(output);
     if (!x->checkpoint) return clq_fail_memory(err, 1);
     CLQ_TRY(make_destinies(x, err));
-    if (clq_method_runs_model(p->options.method)) return open_method(x, threads, err);
+    if (clq_method_runs_model(p->options.method)) {
+        CLQ_TRY(open_method(x, threads, err));
+        clq_method_tokens(x->method, &p->totals.calibration_tokens, &p->totals.search_tokens);
+        return CLQ_OK;
+    }
     CLQ_TRY(device->ops->steps_prepare(device, NULL, 0, err));
     return clq_scaler_create(device, widest(p), 0, &x->scaler, err);
 }

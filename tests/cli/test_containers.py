@@ -12,7 +12,7 @@ import pytest
 import columns
 from columns import AWQ, GPTQ, decode, folder
 from common import (CLQ, REPO, T, bf16, config_of, f16, f32, fails, integer, like, llama, normal, ok, raw, read_folder,
-                    run, st, tree, values, warnings_of)
+                    slow, st, tree, values, warnings_of)
 
 TINY = REPO / "tests" / "tiny-llama"
 LINEAR = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
@@ -521,6 +521,23 @@ def test_forward_pass_with_group_index(tmp_path, tiny, device):
     expected = predict(tmp_path / "f32.gguf", np.array(tokens))
     got = logits(path, tokens, device=device)
     assert np.abs(got - expected).max() < 2e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("method,kind,container", [
+    ("hqq", "i4_asym_g64", "awq"), pytest.param("gptq", "i4_g64", "gptq", marks=slow),
+    pytest.param("awq", "i4_asym_g64", "gptq-v2", marks=slow)])
+def test_methods(tmp_path, tiny, method, kind, container):
+    """What a method makes is stored in any layout: the numbers that compressed-tensors gets."""
+    text = [] if method == "hqq" else ["--calib", REPO / "README.md", "--ctx", "64", "--chunks", "2"]
+    more = ["--method", method, *text]
+    ok("quantize", tiny, tmp_path / "ct", "--type", kind, *more)
+    ok("quantize", tiny, tmp_path / "out", "--type", kind, "--container", container, *more)
+    repack(tmp_path / "ct", tmp_path / "same", container)
+    assert same_tensors(tmp_path / "out", tmp_path / "same")
+    # From weights that have the type already, too: a method makes them anew.
+    if method == "gptq":
+        r = ok("quantize", tmp_path / "out", tmp_path / "again", "--type", kind, "--container", container, *more)
+        assert "quantized already" in r.stderr
 
 
 def test_quantize_again(tmp_path, tiny):
