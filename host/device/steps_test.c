@@ -489,8 +489,8 @@ clq_status clq_prepare_test(clq_device *d, bool *good, clq_error *err)
         {.step = {.kind = CLQ_STEP_GPTQ, .rows = 5, .cols = 96, .dims = 64, .position = 16, .bits = 4,
                   .group_size = 32, .cache_format = CLQ_F32, .phase = CLQ_SCALES_ABSMAX},
          .indexed = true},
-        {.step = {.kind = CLQ_STEP_ERROR, .tokens = 5, .cols = 70}},
-        {.step = {.kind = CLQ_STEP_COLUMNS, .tokens = 5, .cols = 70}}};
+        {.step = {.kind = CLQ_STEP_ERROR, .rows = 1, .tokens = 5, .cols = 70}},
+        {.step = {.kind = CLQ_STEP_COLUMNS, .rows = 1, .tokens = 5, .cols = 70}}};
     *good = true;
     for (size_t i = 0; i < sizeof cases / sizeof *cases && *good; i++) {
         double worst;
