@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Helpers of the tests of `quantize --method`: models whose channels differ, and what is computed from them in numpy."""
 import json
+import struct
 
 import numpy as np
-from common import encode_int, f32, facts, llama, normal, ok, st, read_st, values
+from common import T, encode_int, f32, facts, like, llama, normal, ok, st, values
 from run_models import log_softmax
 
 ATTENTION, FFN = "attn_q, attn_k, attn_v", "ffn_gate, ffn_up"
@@ -43,10 +44,17 @@ def outliers(folder, layers=1, embd=64, ffn=96, vocab=96, dtype="F32", **more):
                                            extra=extra, **more).items()}
 
 
-def as_f32(folder):
-    """Stores a checkpoint's tensors in float32."""
-    path = folder / "model.safetensors"
-    st(path, {n: f32(values(t)) for n, t in read_st(path).items()}, {"format": "pt"})
+def stored(folder):
+    """The tensors of a checkpoint that these tests wrote themselves, whose headers are not padded."""
+    blob = (folder / "model.safetensors").read_bytes()
+    n = struct.unpack("<Q", blob[:8])[0]
+    return {name: T(e["dtype"], tuple(e["shape"]), blob[8 + n:][slice(*e["data_offsets"])])
+            for name, e in json.loads(blob[8:8 + n]).items() if name != "__metadata__"}
+
+
+def restore(folder, dtype):
+    """Stores a checkpoint's tensors in another type."""
+    st(folder / "model.safetensors", {n: like(dtype, values(t)) for n, t in stored(folder).items()}, {"format": "pt"})
     return folder
 
 
