@@ -184,7 +184,7 @@ def test_row78_rank_deficient(tmp_path, n, kind):
     errors = {}
     for method, scales in ("rtn", "absmax"), ("gptq", "absmax"), ("gptq", "search"):
         out = tmp_path / (method + scales)
-        report = prepare(tmp_path / "in", out, kind, method, ids, "--scales", scales)
+        report = prepare(tmp_path / "in", out, kind, method, ids, "--scales", scales, ctx=n)
         errors[method + scales] = {s["name"]: s["error"] for s in report["sites"]}
         assert np.isfinite(integer(read_folder(out), config_of(out), P + "self_attn.q_proj").decode()).all()
     for rule in "gptqabsmax", "gptqsearch":
@@ -197,7 +197,8 @@ def test_row78_rank_deficient(tmp_path, n, kind):
 def test_row34_few_tokens_for_experts(models, tmp_path, name, method):
     """Experts with 0 and 1 tokens: the run goes on; gptq rounds those that none reaches to nearest, and says so."""
     folder, _, _ = models(name)
-    ids = write_ids(tmp_path / "ids", 2)
+    ids = tmp_path / "ids"
+    ids.write_text("7 7 7 9")
     r = ok("quantize", folder, tmp_path / "out", "--type", "i4_g32", "--method", method, "--calib-tokens", ids, "--ctx", "4",
            "--device", "ref")
     assert ("no token reaches it" in r.stderr) == (method == "gptq")
@@ -205,15 +206,12 @@ def test_row34_few_tokens_for_experts(models, tmp_path, name, method):
 
 
 @pytest.mark.parametrize("method", ["awq", "gptq"])
-@pytest.mark.parametrize("more", [["--ctx", "64"], ["--search-tokens", "1"], ["--search-tokens", "100000"],
-                                  ["--chunks", "1"]], ids=lambda m: " ".join(m))
+@pytest.mark.parametrize("more", [[], ["--search-tokens", "1"], ["--search-tokens", "100000"], ["--chunks", "1"]],
+                         ids=lambda m: " ".join(m))
 def test_row76_short_texts(models, tmp_path, method, more):
-    """7 tokens: fewer than a window or a search wants."""
+    """7 tokens: a window and a part of one; a search may want less or more."""
     folder, _, _ = models("llama")
-    ids = write_ids(tmp_path / "ids", 7)
-    how = more if "--ctx" in more else ["--ctx", "4", *more]
-    ok("quantize", folder, tmp_path / "out", "--type", "i4_g32", "--method", method, "--calib-tokens", ids, *how, "--device",
-       "ref")
+    prepare(folder, tmp_path / "out", "i4_g32", method, write_ids(tmp_path / "ids", 7), *more, ctx=4)
     assert np.isfinite(logits(tmp_path / "out", [5, 9, 20])).all()
 
 
@@ -245,11 +243,13 @@ def test_nan_weights(tmp_path, method, value, name):
     assert not (tmp_path / "out").exists()
 
 
-def test_mixed_groups(tmp_path):
-    """Weights that share an input, with groups of which neither divides the other."""
+@pytest.mark.parametrize("method", ["awq", "gptq", "smoothquant", "hqq", "rtn"])
+@pytest.mark.parametrize("scales", ["search", "clip"])
+def test_mixed_groups(tmp_path, method, scales):
+    """Weights that share an input, with groups of which neither divides the other; one that no group fits."""
     outliers(tmp_path / "in", kv_heads=4, embd=192, heads=4)
     ids = write_ids(tmp_path / "ids", 20)
-    for method in "awq", "gptq", "smoothquant":
-        report = prepare(tmp_path / "in", tmp_path / method, "i4_g64", method, ids, "--tensor-type", "k_proj=i4_asym_g96")
-        assert sites(report)[0, ATTENTION]["error"] > 0
-        assert np.isfinite(logits(tmp_path / method, [5, 9, 20])).all()
+    more = [] if method == "hqq" else ["--scales", scales]
+    report = prepare(tmp_path / "in", tmp_path / "out", "i4_g64", method, ids, "--tensor-type", "k_proj=i4_asym_g96", *more)
+    assert sites(report)[0, ATTENTION]["error"] > 0
+    assert np.isfinite(logits(tmp_path / "out", [5, 9, 20])).all()
