@@ -39,17 +39,19 @@ static void look_at_rows(const clq_image *image, const clq_weight *w, uint32_t m
     }
 }
 
-// The widest group of the consumers; 0: of none.
-static uint64_t widest_group(const clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[])
+static uint64_t common_divisor(uint64_t a, uint64_t b) { return b ? common_divisor(b, a % b) : a; }
+
+// The fewest columns that are whole groups of all consumers.
+static uint64_t common_group(const clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[])
 {
-    uint64_t most = 0;
+    uint64_t all = 1;
     for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++)
         for (uint32_t m = 0; m < l->unit->weights[fold->consumers[i]].count; m++) {
             const clq_type *t = &consumers[i].types[m];
-            uint64_t group = t->format == CLQ_INT && t->granularity == CLQ_PER_GROUP ? t->group_size : fold->cols;
-            most = t->format == CLQ_INT && group > most ? group : most;
+            uint64_t group = t->granularity == CLQ_PER_GROUP ? t->group_size : fold->cols;
+            if (t->format == CLQ_INT) all = all / common_divisor(all, group) * group;
         }
-    return most;
+    return all;
 }
 
 typedef struct {
@@ -80,7 +82,7 @@ static void look_at_columns(void *ctx, uint64_t begin, uint64_t end)
 
 static clq_status weight_means(weight_facts *f, clq_error *err)
 {
-    facts_job j = {.f = f, .step = widest_group(f->l, f->fold, f->consumers)};
+    facts_job j = {.f = f, .step = common_group(f->l, f->fold, f->consumers)};
     j.sums = calloc(f->fold->cols, sizeof *j.sums);
     if (!j.sums) return clq_fail_memory(err, f->fold->cols * sizeof *j.sums);
     memset(f->max, 0, f->fold->cols * sizeof *f->max);

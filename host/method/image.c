@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "method/image.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,16 @@ void clq_image_free(clq_image *image)
 
 // ---- loading ----
 
+// What a method makes of such values could be stored as if nothing were wrong.
+static clq_status check_finite(const clq_tensor *t, const clq_prepared *p, clq_error *err)
+{
+    uint64_t n_bad = 0;
+    for (uint64_t i = 0; i < p->rows * p->cols; i++) n_bad += !isfinite(p->w[i]);
+    if (!n_bad) return CLQ_OK;
+    return clq_fail(err, CLQ_BAD_INPUT, "tensor '%s' of the source holds NaN or infinite values (%" PRIu64 " of them)",
+                    t->name, n_bad);
+}
+
 static clq_status load_tensor(clq_image *image, uint32_t index, uint64_t matrix_rows, clq_error *err)
 {
     const clq_tensor *t = &image->source->tensors[index];
@@ -56,7 +67,7 @@ static clq_status load_tensor(clq_image *image, uint32_t index, uint64_t matrix_
     if (!p->w) return clq_fail_memory(err, p->rows * p->cols * sizeof *p->w);
     CLQ_TRY(clq_tensor_read(image->source, t, 0, p->rows, p->w, err));
     clq_file_forget(&image->source->files[t->codes.file], t->codes.offset, t->codes.n_bytes); // the mapping's pages
-    return CLQ_OK;
+    return check_finite(t, p, err);
 }
 
 static clq_status load_pieces(clq_image *image, const clq_view_tensor *t, uint64_t matrix_rows, clq_error *err)
