@@ -284,7 +284,7 @@ def test_quality(tmp_path):
                                ("awq", "awq", []), ("awq absmax", "awq", ["--no-clip"]), ("gptq", "gptq", []),
                                ("hqq", "hqq", [])):
         r = ok("quantize", MODEL, tmp_path / name, "--type", "i3_asym_g64", "--method", method, "--calib", text, "--ctx", "64",
-               "--chunks", "4", "--search-tokens", "128", "--device", "cpu", "--json", *more)
+               "--chunks", "4", "--search-tokens", "64", "--device", "cpu", "--json", *more)
         found = json.loads(r.stdout)["sites"]
         assert len(found) == 16 and all(0 < s["error"] < s["energy"] for s in found)
         error[name] = sum(s["error"] / s["energy"] for s in found)
