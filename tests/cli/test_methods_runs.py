@@ -2,21 +2,20 @@
 """quantize --method: wrong usage, outputs in GGUF's types, int8 activations, determinism, interruptions, quality."""
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import time
 
 import numpy as np
 import pytest
-from common import CLQ, config_of, decode, f32, fails, integer, ok, read_folder, read_gg, run, sha, st, tree, values
-from methods import ATTENTION, FFN, outliers, prepare, sites, write_ids
+from common import CLQ, REPO, config_of, decode, f32, fails, ok, read_folder, read_gg, run, st, tree, values
+from methods import FFN, Layer, ids_of, outliers, prepare, sites, write_ids
 from run_models import logits
 from test_tiny_llama import MODEL
 
 P = "model.layers.0."
 tiny_llama = pytest.mark.skipif(not (MODEL / "model.safetensors").is_file(), reason="tiny-llama has no weights")
-DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+DOCS = REPO / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +96,15 @@ def test_dry_run(model, tmp_path):
 def wide(tmp_path_factory):
     """Rows of 256, as K-quants want."""
     root = tmp_path_factory.mktemp("wide")
-    tensors = outliers(root / "in", kv_heads=4, embd=256, ffn=256)
-    return root / "in", write_ids(root / "ids", 24), tensors
+    outliers(root / "in", kv_heads=4, embd=256, ffn=256)
+    return root / "in", write_ids(root / "ids", 16)
 
 
 @pytest.mark.parametrize("kind", ["q4_K", "Q4_K_M"])
 @pytest.mark.parametrize("imatrix", [False, True])
 def test_gguf(wide, tmp_path, kind, imatrix):
     """AWQ, then ggml's quantizer of what it made, with its importance behind the factors."""
-    folder, ids, _ = wide
+    folder, ids = wide
     more = []
     if imatrix:
         ok("calibrate", folder, "--tokens", ids, "--ctx", "8", "-o", tmp_path / "stats", "--imatrix", tmp_path / "m.gguf",
@@ -113,10 +112,9 @@ def test_gguf(wide, tmp_path, kind, imatrix):
         more = ["--imatrix", tmp_path / "m.gguf"]
     pure = ["--pure"] if kind == "q4_K" else []
     report = prepare(folder, tmp_path / "a.gguf", kind, "awq", ids, *more, *pure, ctx=8)
-    prepare(folder, tmp_path / "f.gguf", "f32", "awq", ids, "--search-type", "i4_asym_g32", ctx=8)
+    other = sites(prepare(folder, tmp_path / "f.gguf", "f32", "awq", ids, "--search-type", "i4_asym_g32", ctx=8))
     found, exact = sites(report), read_gg(tmp_path / "f.gguf").tensors
     written = read_gg(tmp_path / "a.gguf").tensors
-    other = sites(prepare(folder, tmp_path / "g", "f32", "awq", ids, "--search-type", "i4_asym_g32", ctx=8))
     assert found[0, FFN]["ratio"] == other[0, FFN]["ratio"] and found[0, FFN]["search_loss"] == other[0, FFN]["search_loss"]
     assert written["blk.0.ffn_gate.weight"].dtype == "Q4_K" and np.array_equal(
         decode(written["blk.0.ffn_norm.weight"]), decode(exact["blk.0.ffn_norm.weight"]))
@@ -138,26 +136,36 @@ def test_gguf(wide, tmp_path, kind, imatrix):
 
 @pytest.mark.parametrize("form", ["token", "static", "static_asym", "static_tensor"])
 def test_int8_activations(model, tmp_path, form):
-    """Static scales are those of the inputs behind the factors, of the prepared model."""
+    """A folder whose inputs are rounded, by scales that were measured behind the factors or by each token's."""
     folder, ids = model
     kind = {"token": "w8a8"}.get(form, "w8a8_static")
     more = ["--asymmetric-activations"] if form == "static_asym" else []
     if form == "static_tensor":
         kind, more = "i8_tensor", ["--activations", "static"]
-    prepare(folder, tmp_path / "out", kind, "smoothquant", ids, "--alpha", "0.6", *more, "--observer", "minmax"
-            ) if form != "token" else prepare(folder, tmp_path / "out", kind, "smoothquant", ids, "--alpha", "0.6")
+    prepare(folder, tmp_path / "out", kind, "smoothquant", ids, "--alpha", "0.6", *more)
     written, config = read_folder(tmp_path / "out"), config_of(tmp_path / "out")
     group = config["quantization_config"]["config_groups"]["group_0"]
     assert group["input_activations"]["dynamic"] is (form == "token")
     if form != "token":
         assert group["input_activations"]["symmetric"] is (form != "static_asym")
-        ok("calibrate", tmp_path / "out", "--tokens", ids, "--ctx", "16", "-o", tmp_path / "stats", "--device", "ref")
         for n in "self_attn.q_proj", "mlp.gate_proj", "mlp.down_proj":
             scale = values(written[f"{P}{n}.input_scale"])
             assert scale.shape == (1,) and np.isfinite(scale).all() and (scale > 0).all()
             assert (f"{P}{n}.input_zero_point" in written) == (form == "static_asym")
     a, b = (logits(p, [5, 9, 20, 31, 4]) for p in (folder, tmp_path / "out"))
     assert np.abs(a - b).max() < 0.1 * np.abs(a).max()
+
+
+def test_static_scales(model, tmp_path):
+    """With the observer minmax: the largest input of the prepared model, over the text."""
+    folder, ids = model
+    prepare(folder, tmp_path / "out", "w8a8_static", "smoothquant", ids, "--alpha", "0.6", "--observer", "minmax")
+    prepare(folder, tmp_path / "f32", "f32", "smoothquant", ids, "--alpha", "0.6")
+    written, smooth = read_folder(tmp_path / "out"), {n: values(t) for n, t in read_folder(tmp_path / "f32").items()}
+    layer = Layer(smooth, ids_of(ids), 16)
+    for n, site in ("self_attn.q_proj", "q"), ("mlp.gate_proj", "gate"):
+        expected = np.abs(layer.inputs[site]).max() / 127
+        assert abs(values(written[f"{P}{n}.input_scale"])[0] / expected - 1) < (1e-5 if site == "q" else 0.01)
 
 
 # ---- the same bytes ----
@@ -260,7 +268,7 @@ def test_row81_resume_of_other_texts(long, tmp_path):
     blob[-1] ^= 1
     hidden.write_bytes(blob)  # damaged: not used
     ok("quantize", src, out, *args, "--calib-tokens", ids, "--ctx", "16", "--device", "ref", "--resume")
-    ok("quantize", src, tmp_path / "whole" , *args, "--calib-tokens", ids, "--ctx", "16", "--device", "ref")
+    ok("quantize", src, tmp_path / "whole", *args, "--calib-tokens", ids, "--ctx", "16", "--device", "ref")
     assert tree(out) == tree(tmp_path / "whole")
 
 
@@ -270,13 +278,13 @@ def test_row81_resume_of_other_texts(long, tmp_path):
 def test_quality(tmp_path):
     """Errors of products on the text: searching beats ranges, and gptq and awq beat rounding to nearest."""
     text = tmp_path / "text"
-    text.write_bytes(b"".join(p.read_bytes() for p in sorted(DOCS.glob("*.md")))[4096:4096 + 640])
+    text.write_bytes(b"".join(p.read_bytes() for p in sorted(DOCS.glob("*.md")))[4096:4096 + 320])
     error = {}
     for name, method, more in (("rtn", "rtn", ["--scales", "absmax"]), ("search", "rtn", ["--scales", "search"]),
                                ("awq", "awq", []), ("awq absmax", "awq", ["--no-clip"]), ("gptq", "gptq", []),
                                ("hqq", "hqq", [])):
-        r = ok("quantize", MODEL, tmp_path / name, "--type", "i3_asym_g64", "--method", method, "--calib", text, "--ctx", "128",
-               "--chunks", "4", "--search-tokens", "256", "--device", "cpu", "--json", *more)
+        r = ok("quantize", MODEL, tmp_path / name, "--type", "i3_asym_g64", "--method", method, "--calib", text, "--ctx", "64",
+               "--chunks", "4", "--search-tokens", "64", "--device", "cpu", "--json", *more)
         found = json.loads(r.stdout)["sites"]
         assert len(found) == 16 and all(0 < s["error"] < s["energy"] for s in found)
         error[name] = sum(s["error"] / s["energy"] for s in found)
