@@ -39,17 +39,23 @@ static void look_at_rows(const clq_image *image, const clq_weight *w, uint32_t m
     }
 }
 
-// The widest group of the consumers; 0: of none.
-static uint64_t widest_group(const clq_layer_work *l, const clq_fold *fold, const clq_type *const types[])
+// The least number of columns that is whole groups of all consumers.
+static uint64_t whole_groups(const clq_layer_work *l, const clq_fold *fold, const clq_type *const types[])
 {
-    uint64_t most = 0;
+    uint64_t all = 1;
     for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++)
         for (uint32_t m = 0; m < l->unit->weights[fold->consumers[i]].count; m++) {
             const clq_type *t = &types[i][m];
-            uint64_t group = t->format == CLQ_INT && t->granularity == CLQ_PER_GROUP ? t->group_size : fold->cols;
-            most = t->format == CLQ_INT && group > most ? group : most;
+            uint64_t group = t->granularity == CLQ_PER_GROUP ? t->group_size : fold->cols, a = all, b = group;
+            if (t->format != CLQ_INT) continue;
+            while (b) {
+                uint64_t rest = a % b;
+                a = b;
+                b = rest;
+            }
+            all = all / a * group;
         }
-    return most;
+    return all;
 }
 
 typedef struct {
@@ -80,7 +86,7 @@ static void look_at_columns(void *ctx, uint64_t begin, uint64_t end)
 
 static clq_status weight_means(weight_facts *f, clq_error *err)
 {
-    facts_job j = {.f = f, .step = widest_group(f->l, f->fold, f->types)};
+    facts_job j = {.f = f, .step = whole_groups(f->l, f->fold, f->types)};
     j.sums = calloc(f->fold->cols, sizeof *j.sums);
     if (!j.sums) return clq_fail_memory(err, f->fold->cols * sizeof *j.sums);
     memset(f->max, 0, f->fold->cols * sizeof *f->max);

@@ -2,10 +2,12 @@
 """Methods where groups, types and matrices do not go together as they mostly do."""
 import json
 
+import numpy as np
 import pytest
 
+import arch_models
 from arch_models import make
-from common import ok
+from common import f32, ok, st
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps. " * 8
 
@@ -29,3 +31,15 @@ def test_columns_that_the_common_group_does_not_divide(tmp_path, text):
     energy = [[s["energy"] for s in prepare(tmp_path / "m", tmp_path / t, text, t, "awq")["sites"][:4]]
               for t in ("i4_asym_g32", "i4_asym_g64")]
     assert energy[1] == pytest.approx(energy[0], rel=1e-5)
+
+
+def test_groups_of_which_none_is_a_multiple(tmp_path, text, monkeypatch):
+    for name, value in (("E", 192), ("LAYERS", 1)):
+        monkeypatch.setattr(arch_models, name, value)
+    arch = list(arch_models.ARCHS["qwen2"])
+    arch[4] = 192 // arch_models.HEADS
+    monkeypatch.setitem(arch_models.ARCHS, "qwen2", tuple(arch))
+    make(tmp_path / "m", "qwen2")
+    r = prepare(tmp_path / "m", tmp_path / "o", text, "i4_asym_g96", "awq", "--tensor-type", "k_proj=i4_asym_g64",
+                chunks=1)
+    assert {"i4_asym_g64", "i4_asym_g96"} <= {t["to"] for t in r["tensors"]}
