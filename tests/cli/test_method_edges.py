@@ -43,3 +43,12 @@ def test_groups_of_which_none_is_a_multiple(tmp_path, text, monkeypatch):
     r = prepare(tmp_path / "m", tmp_path / "o", text, "i4_asym_g96", "awq", "--tensor-type", "k_proj=i4_asym_g64",
                 chunks=1)
     assert {"i4_asym_g64", "i4_asym_g96"} <= {t["to"] for t in r["tensors"]}
+
+
+def test_rows_shorter_than_any_group(tmp_path):
+    """More scales than a chunk of weights has in groups of 32."""
+    w = np.random.default_rng(0).normal(size=(300000, 4)).astype(np.float32)
+    st(tmp_path / "m.safetensors", {"model.layers.0.mlp.up_proj.weight": f32(w)})
+    r = json.loads(ok("quantize", tmp_path / "m.safetensors", tmp_path / "o", "--type", "i4", "--scales", "clip",
+                      "--device", "ref", "--quiet", "--json").stdout)
+    assert r["tensors"][0]["sqnr_db"] > 15
