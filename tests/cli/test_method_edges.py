@@ -7,7 +7,7 @@ import pytest
 
 import arch_models
 from arch_models import make
-from common import f32, ok, st
+from common import f32, fails, ok, st
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps. " * 8
 
@@ -52,3 +52,22 @@ def test_rows_shorter_than_any_group(tmp_path):
     r = json.loads(ok("quantize", tmp_path / "m.safetensors", tmp_path / "o", "--type", "i4", "--scales", "clip",
                       "--device", "ref", "--quiet", "--json").stdout)
     assert r["tensors"][0]["sqnr_db"] > 15
+
+
+@pytest.fixture(scope="module")
+def mixtral(tmp_path_factory):
+    """The folder, and a GGUF file of it, whose experts are stacked."""
+    d = tmp_path_factory.mktemp("mixtral")
+    make(d / "m", "mixtral")
+    ok("convert", d / "m", d / "m.gguf", "--type", "f32", "--quiet")
+    return d / "m", d / "m.gguf"
+
+
+def test_stacked_experts_of_several_types(tmp_path, text, mixtral):
+    """One tensor is prepared for one type; in a folder each expert is a tensor."""
+    args = ["--type", "i4_asym_g32", "--tensor-type", "experts.0.w1=i8", "--calib", text, "--ctx", "8", "--chunks", "1"]
+    for method in ("awq", "gptq"):
+        fails(2, "quantize", mixtral[1], tmp_path / "o", *args, "--method", method, "--dry-run",
+              says=["experts.0.w1", "experts.1.w1", "ffn_gate_exps", "i8", "i4_asym_g32"])
+    r = prepare(mixtral[0], tmp_path / "o", text, "i4_asym_g32", "rtn", "--tensor-type", "experts.0.w1=i8", chunks=1)
+    assert min(t["sqnr_db"] for t in r["tensors"] if t["to"] == "i8") > 30
