@@ -96,7 +96,9 @@ clq_status clq_scaler_run(clq_scaler *s, const clq_type *type, uint32_t rule, co
         step.flags |= cost->blocks ? 0 : CLQ_STEP_DIAGONAL;
         CLQ_TRY(s->device->ops->memory_write(s->memory, s->cost * 4, from, n_cost * 4, err));
     }
-    for (uint64_t r = 0, n, most = s->n_w / cols; r < rows; r += n) {
+    uint64_t most = s->n_w / cols, most_scales = (s->cost - s->out) / (2 * groups);
+    if (most > most_scales) most = most_scales; // rows shorter than MIN_GROUP
+    for (uint64_t r = 0, n; r < rows; r += n) {
         n = rows - r < most ? rows - r : most;
         CLQ_TRY(run_rows(s, &step, w + r * cols, n, scales + r * groups, zero_points ? zero_points + r * groups : NULL,
                          err));

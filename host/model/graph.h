@@ -50,7 +50,7 @@ typedef struct clq_taps {
     uint64_t slots[CLQ_N_WEIGHTS]; // of the first matrix; CLQ_NONE: not observed, or with a weight before it
     uint64_t slot_floats[CLQ_N_WEIGHTS]; // from matrix to matrix
     uint32_t gram;      // behind each slot stand sums of products of inputs: 0: none, CLQ_GRAM_ALL: [cols][cols], else
-                        // blocks of so many columns, or of all where that does not divide them (clq_gram_block)
+                        // blocks of so many columns, nothing where that does not divide them (clq_gram_block)
     bool without_values; // without the histograms
 } clq_taps;
 

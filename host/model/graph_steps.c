@@ -193,7 +193,7 @@ void clq_graph_observe(clq_graph *g, int which, uint32_t matrix, uint32_t tokens
         s->in = in;
         s->out = slot;
     }
-    if (!taps->gram) return;
+    if (!taps->gram || !clq_gram_block(taps->gram, cols)) return; // has no room
     clq_step *s = clq_graph_add(g, CLQ_STEP_GRAM, tokens, CLQ_STEP_TOGETHER);
     s->cols = s->in_stride = cols;
     s->group_size = taps->gram == CLQ_GRAM_ALL ? 0 : taps->gram;

@@ -94,9 +94,32 @@ static clq_status find_layers(const clq_source *s, bool *is, clq_error *err)
     return CLQ_OK;
 }
 
+// Stacked experts of a GGUF file are one tensor, which the method prepares for one type.
+static clq_status check_types(const clq_plan *p, clq_error *err)
+{
+    const clq_entry **first = calloc(p->source->n_tensors + 1ull, sizeof *first);
+    if (!first) return clq_fail_memory(err, p->source->n_tensors * sizeof *first);
+    clq_status st = CLQ_OK;
+    for (uint32_t i = 0; i < p->n_entries && st == CLQ_OK; i++) {
+        const clq_entry *e = &p->entries[i], *other = e->from.source != UINT32_MAX ? first[e->from.source] : NULL;
+        if (e->from.source == UINT32_MAX || e->from.sources) continue;
+        if (!other)
+            first[e->from.source] = e;
+        else if ((e->type.format == CLQ_INT || other->type.format == CLQ_INT) && !clq_type_equal(&e->type, &other->type))
+            st = clq_fail(err, CLQ_USAGE,
+                          "'%s' and '%s' are made of one tensor of the source, '%s', and a method that runs the model "
+                          "prepares it for one type, not for %s and %s",
+                          other->info.name, e->info.name, p->source->tensors[e->from.source].name, other->info.type,
+                          e->info.type);
+    }
+    free(first);
+    return st;
+}
+
 clq_status clq_plan_mark_prepared(clq_plan *p, clq_error *err)
 {
     if (!clq_method_runs_model(p->options.method)) return CLQ_OK;
+    CLQ_TRY(check_types(p, err));
     bool *is = calloc(p->source->n_tensors + 1ull, sizeof *is);
     if (!is) return clq_fail_memory(err, p->source->n_tensors);
     clq_status st = find_layers(p->source, is, err);
