@@ -87,3 +87,12 @@ def test_static_activations_of_experts(tmp_path, text, mixtral):
     assert a == pytest.approx(b, rel=1e-6)
     downs = [a[f"model.layers.0.block_sparse_moe.experts.{i}.w2.input_scale"] for i in range(arch_models.EXPERTS)]
     assert len(set(downs)) > 1 and 1 not in downs and downs.count(max(downs)) > 1, downs
+
+
+@pytest.mark.parametrize("kept", ["q_proj", "k_proj"])
+def test_smoothquant_where_a_weight_stays_as_it_is(tmp_path, text, kept):
+    make(tmp_path / "m", "qwen2")
+    r = prepare(tmp_path / "m", tmp_path / "o", text, "w8a8", "smoothquant", "--tensor-type", f"{kept}=f16", chunks=1)
+    site = r["sites"][0]
+    assert site["folded_into"] == "attn_norm" and site["ratio"] > 0
+    assert site["search_loss"] < site["search_loss_without"]
