@@ -119,8 +119,10 @@ static clq_status search_awq(clq_layer_work *l, const clq_fold *fold, const clq_
 static clq_status search_smooth(clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[],
                                 const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err)
 {
-    const clq_destiny *d = clq_image_destiny(&l->m->image, &l->unit->weights[fold->consumers[0]], 0);
-    bool is_static = d->activation.quant == CLQ_QUANT_STATIC;
+    bool is_static = false;
+    for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++)
+        is_static |= clq_image_destiny(&l->m->image, &l->unit->weights[fold->consumers[i]], 0)->activation.quant ==
+                     CLQ_QUANT_STATIC;
     return clq_smooth_search(&l->m->trial, fold, consumers, facts, l->m->o->alpha, is_static, s, choice, err);
 }
 

@@ -25,6 +25,7 @@ void clq_image_drop_one(clq_image *image, uint32_t tensor)
     free(p->columns);
     free(p->scales);
     free(p->zero_points);
+    free(p->activations);
     free(p);
     image->tensors[tensor] = NULL;
 }

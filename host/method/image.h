@@ -16,7 +16,7 @@ typedef struct clq_prepared {
     float *scales;
     int8_t *zero_points;  // NULL: all 0
     uint64_t groups;
-    clq_activation activation; // quant CLQ_QUANT_STATIC: the scale to be stored with the weight
+    clq_activation *activations; // [rows / matrix_rows]: the static ones to be stored with the weights; NULL: none
     bool changed;
 } clq_prepared;
 

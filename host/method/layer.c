@@ -2,6 +2,7 @@
 // One layer, from its inputs to its prepared tensors.
 #include "method/layer.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,8 +116,9 @@ clq_status clq_layer_check(const clq_layer_work *l, clq_error *err)
 
 // ---- static activations ----
 
-static clq_status measure_activation(const clq_layer_work *l, int which, uint32_t matrix, clq_activation *a,
-                                     clq_error *err)
+// The range of a matrix's inputs; *found false: no token reached it.
+static clq_status measure_range(const clq_layer_work *l, int which, uint32_t matrix, clq_range *range, bool *found,
+                                clq_error *err)
 {
     const clq_weight *w = &l->unit->weights[which];
     uint64_t n = CLQ_SLOT_FLOATS((uint64_t)w->cols);
@@ -132,27 +134,69 @@ static clq_status measure_activation(const clq_layer_work *l, int which, uint32_
         clq_stat_site_set(&site, 0, slot);
         clq_observer observer = clq_default_observer(&site, 0);
         if (l->m->setup.observer) clq_observer_parse(l->m->setup.observer, &observer);
-        clq_range_scale(&ranges[observer], !l->m->setup.activations_asymmetric, &a->scale, &a->zero_point);
+        *range = ranges[observer];
+        *found = site.tokens[0] > 0;
     }
     clq_stat_site_clear(&site);
     free(slot);
     return st;
 }
 
+static clq_status set_activation(const clq_layer_work *l, const clq_weight *w, uint32_t matrix, const clq_range *range,
+                                 clq_error *err)
+{
+    uint64_t at;
+    clq_prepared *p = clq_image_row(&l->m->image, w, (uint64_t)matrix * w->rows, &at);
+    if (!p->activations) p->activations = calloc(p->rows / p->matrix_rows, sizeof *p->activations);
+    if (!p->activations) return clq_fail_memory(err, p->rows / p->matrix_rows * sizeof *p->activations);
+    clq_activation *a = &p->activations[at / p->matrix_rows];
+    *a = clq_image_destiny(&l->m->image, w, matrix)->activation;
+    clq_range_scale(range, !l->m->setup.activations_asymmetric, &a->scale, &a->zero_point);
+    return CLQ_OK;
+}
+
+// Of all matrices of a weight; those that no token reached get what covers the ranges of the others.
+static clq_status set_activations(const clq_layer_work *l, int which, clq_range *ranges, bool *found, clq_error *err)
+{
+    const clq_weight *w = &l->unit->weights[which];
+    clq_range all = {0};
+    uint32_t n_missing = 0;
+    for (uint32_t m = 0; m < w->count; m++) {
+        CLQ_TRY(measure_range(l, which, m, &ranges[m], &found[m], err));
+        if (!found[m]) continue;
+        all.absmax = fmaxf(all.absmax, ranges[m].absmax);
+        all.min = fminf(all.min, ranges[m].min);
+        all.max = fmaxf(all.max, ranges[m].max);
+    }
+    for (uint32_t m = 0; m < w->count; m++) {
+        if (clq_image_destiny(&l->m->image, w, m)->activation.quant != CLQ_QUANT_STATIC) continue;
+        CLQ_TRY(set_activation(l, w, m, found[m] ? &ranges[m] : &all, err));
+        n_missing += !found[m];
+    }
+    if (n_missing)
+        clq_warn(l->m->setup.hooks,
+                 "'%s': no token of the calibration text reached %u of %u experts; the scales of their activations are "
+                 "made of the ranges of the others", w->tensor->name, n_missing, w->count);
+    return CLQ_OK;
+}
+
 clq_status clq_layer_activations(clq_layer_work *l, clq_error *err)
 {
-    for (int i = 0; i < CLQ_N_WEIGHTS; i++) {
+    clq_status st = CLQ_OK;
+    for (int i = 0; i < CLQ_N_WEIGHTS && st == CLQ_OK; i++) {
         const clq_weight *w = &l->unit->weights[i];
-        for (uint32_t m = 0; w->tensor && !w->is_vector && m < w->count; m++) {
-            const clq_destiny *d = clq_image_destiny(&l->m->image, w, m);
-            uint64_t at;
-            if (d->activation.quant != CLQ_QUANT_STATIC) continue;
-            clq_prepared *p = clq_image_row(&l->m->image, w, (uint64_t)m * w->rows, &at);
-            p->activation = d->activation;
-            CLQ_TRY(measure_activation(l, i, m, &p->activation, err));
-        }
+        bool any = false;
+        for (uint32_t m = 0; w->tensor && !w->is_vector && m < w->count; m++)
+            any |= clq_image_destiny(&l->m->image, w, m)->activation.quant == CLQ_QUANT_STATIC;
+        if (!any) continue;
+        clq_range *ranges = calloc(w->count, sizeof *ranges);
+        bool *found = calloc(w->count, sizeof *found);
+        st = ranges && found ? set_activations(l, i, ranges, found, err)
+                             : clq_fail_memory(err, w->count * sizeof *ranges);
+        free(ranges);
+        free(found);
     }
-    return CLQ_OK;
+    return st;
 }
 
 // ---- the layer ----

@@ -197,6 +197,9 @@ static clq_status open_layers(clq_method *m, clq_error *err)
                             .extra = extra_floats,
                             .hooks = m->setup.hooks};
     if (!o.context) CLQ_TRY(default_context(m->setup.source, &o.context, err));
+    uint64_t most = (m->o->windows ? m->o->windows : DEFAULT_WINDOWS) * (uint64_t)o.context;
+    if (most > m->o->text_len + o.context) most = m->o->text_len + o.context; // a token is a byte at least
+    if (wanted > most) wanted = most;
     extra_wish wish = {.rows = (wanted + o.context - 1) / o.context * o.context};
     o.extra_user = &wish;
     CLQ_TRY(clq_layers_open(m->setup.source, m->setup.device, &o, &m->layers, err));

@@ -213,16 +213,17 @@ static void give_scale(clq_step *s, const clq_type *type, const clq_consumer *co
     s->flags |= s->scale > 0 ? CLQ_STEP_GIVEN : 0;
 }
 
-// The candidate's weights to t->weights, as far as they are rounded; instead: where.
+// The candidate's weights to t->weights, as far as they are rounded, or all; instead: where. One that is not rounded is
+// where others are: to 8 bits, nearly nothing.
 static void round_weights(clq_trial *t, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
-                          const float *host_factors, uint64_t factors, uint64_t instead[CLQ_N_WEIGHTS])
+                          const float *host_factors, uint64_t factors, bool all, uint64_t instead[CLQ_N_WEIGHTS])
 {
     uint64_t at = t->weights;
     bool first = true;
     for (int i = 0; i < CLQ_N_WEIGHTS; i++) instead[i] = CLQ_NONE;
     for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
         const clq_weight *w = &unit_of(t)->weights[fold->consumers[i]];
-        bool any = false;
+        bool any = all;
         for (uint32_t m = 0; m < w->count; m++) any |= consumers[i].types[m].format == CLQ_INT;
         if (!any) continue;
         instead[fold->consumers[i]] = at;
@@ -233,7 +234,7 @@ static void round_weights(clq_trial *t, const clq_fold *fold, const clq_consumer
             clq_step *s = clq_graph_add(&t->engine->graph, CLQ_STEP_QUANT, 0, first ? 0 : CLQ_STEP_TOGETHER);
             s->rows = w->rows;
             s->cols = w->cols;
-            s->bits = rounds ? type->bits : 8; // of experts that are not rounded beside others that are: nearly nothing
+            s->bits = rounds ? type->bits : 8;
             s->group_size = rounds && type->granularity == CLQ_PER_GROUP ? type->group_size : 0;
             s->groups = rounds ? (uint32_t)clq_type_groups(type, w->cols) : 1;
             s->flags |= rounds && type->symmetric ? CLQ_STEP_SYMMETRIC : 0;
@@ -281,7 +282,8 @@ clq_status clq_trial_losses(clq_trial *t, const clq_fold *fold, const clq_consum
     CLQ_TRY(e->device->ops->memory_write(e->state_memory, t->factors * 4, factors, (uint64_t)n * fold->cols * 4, err));
     clq_status st = CLQ_OK;
     for (uint32_t k = 0; st == CLQ_OK && k < n; k++) {
-        round_weights(t, fold, consumers, factors + (uint64_t)k * fold->cols, t->factors + (uint64_t)k * fold->cols, instead);
+        round_weights(t, fold, consumers, factors + (uint64_t)k * fold->cols, t->factors + (uint64_t)k * fold->cols, false,
+                      instead);
         e->graph.instead = instead;
         st = run_module(t, fold, window, input_of(t, fold->consumers[0], window), t->out, err);
         e->graph.instead = NULL;
@@ -319,11 +321,11 @@ clq_status clq_trial_int8_losses(clq_trial *t, const clq_fold *fold, const clq_c
         CLQ_TRY_OUT(clq_engine_flush(e, err));
         CLQ_TRY_OUT(e->device->ops->memory_write(e->state_memory, s * 4, factors + (uint64_t)k * cols, cols * 4ull, err));
         CLQ_TRY_OUT(e->device->ops->memory_write(e->state_memory, by * 4, inverse, cols * 4ull, err));
-        round_weights(t, fold, consumers, factors + (uint64_t)k * cols, s, instead);
+        round_weights(t, fold, consumers, factors + (uint64_t)k * cols, s, true, instead);
         for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
             const clq_weight *w = &unit->weights[fold->consumers[i]];
             uint64_t at = instead[fold->consumers[i]];
-            if (at != CLQ_NONE) add_columns(t, (uint64_t)w->rows * w->count, cols, at, s, at);
+            add_columns(t, (uint64_t)w->rows * w->count, cols, at, s, at);
         }
         add_columns(t, tokens, cols, input_of(t, fold->consumers[0], window), by, t->divided);
         e->graph.instead = instead;

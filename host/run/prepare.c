@@ -327,15 +327,24 @@ static clq_status adjust_importance(clq_preparation *x, clq_entry *e, clq_error 
     return CLQ_OK;
 }
 
+// Of several matrices that share one activation the one that clips none.
+static void take_activation(const clq_prepared *p, uint64_t row, clq_entry *e)
+{
+    uint64_t first = row / p->matrix_rows, n = e->from.sources ? 1 : e->rows / p->matrix_rows;
+    const clq_activation *a = &p->activations[first];
+    for (uint64_t i = first + 1; i < first + n && i < p->rows / p->matrix_rows; i++)
+        if (p->activations[i].scale > a->scale) a = &p->activations[i];
+    if (a->quant != CLQ_QUANT_STATIC) return;
+    e->activation = *a;
+    e->info.activation = clq_activation_describe(a);
+}
+
 clq_status clq_preparation_begin(clq_preparation *x, clq_entry *e, clq_error *err)
 {
     clq_stretch s;
     if (!x || !x->method || e->from.source == UINT32_MAX) return CLQ_OK;
     const clq_prepared *p = prepared_at(x, e, 0, &s);
-    if (p && p->activation.quant == CLQ_QUANT_STATIC) {
-        e->activation = p->activation;
-        e->info.activation = clq_activation_describe(&e->activation);
-    }
+    if (p && p->activations) take_activation(p, s.first / p->cols, e);
     return p && e->importance ? adjust_importance(x, e, err) : CLQ_OK;
 }
 

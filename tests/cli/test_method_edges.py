@@ -7,7 +7,7 @@ import pytest
 
 import arch_models
 from arch_models import make
-from common import f32, fails, ok, st
+from common import f32, fails, ok, read_folder, st, values
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps. " * 8
 
@@ -71,3 +71,28 @@ def test_stacked_experts_of_several_types(tmp_path, text, mixtral):
               says=["experts.0.w1", "experts.1.w1", "ffn_gate_exps", "i8", "i4_asym_g32"])
     r = prepare(mixtral[0], tmp_path / "o", text, "i4_asym_g32", "rtn", "--tensor-type", "experts.0.w1=i8", chunks=1)
     assert min(t["sqnr_db"] for t in r["tensors"] if t["to"] == "i8") > 30
+
+
+def input_scales(folder):
+    return {n: float(values(t).ravel()[0]) for n, t in read_folder(folder).items() if n.endswith("input_scale")}
+
+
+def test_static_activations_of_experts(tmp_path, text, mixtral):
+    """Each expert has its own, whether they are stacked in the source or not; those that no token reaches have others'."""
+    for kind, src in zip(("folder", "gguf"), mixtral):
+        r = ok("quantize", src, tmp_path / kind, "--type", "w8a8_static", "--method", "rtn", "--calib", text, "--ctx",
+               "4", "--chunks", "1", "--device", "ref")
+        assert "no token of the calibration text reached" in r.stderr
+    a, b = input_scales(tmp_path / "folder"), input_scales(tmp_path / "gguf")
+    assert a == pytest.approx(b, rel=1e-6)
+    downs = [a[f"model.layers.0.block_sparse_moe.experts.{i}.w2.input_scale"] for i in range(arch_models.EXPERTS)]
+    assert len(set(downs)) > 1 and 1 not in downs and downs.count(max(downs)) > 1, downs
+
+
+@pytest.mark.parametrize("kept", ["q_proj", "k_proj"])
+def test_smoothquant_where_a_weight_stays_as_it_is(tmp_path, text, kept):
+    make(tmp_path / "m", "qwen2")
+    r = prepare(tmp_path / "m", tmp_path / "o", text, "w8a8", "smoothquant", "--tensor-type", f"{kept}=f16", chunks=1)
+    site = r["sites"][0]
+    assert site["folded_into"] == "attn_norm" and site["ratio"] > 0
+    assert site["search_loss"] < site["search_loss_without"]
