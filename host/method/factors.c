@@ -108,7 +108,8 @@ static clq_status input_facts(const clq_layer_work *l, const clq_fold *fold, flo
 // ---- folds ----
 
 typedef clq_status (*search_fn)(clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[],
-                                const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err);
+                                const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice,
+                                clq_error *err);
 
 static clq_status search_awq(clq_layer_work *l, const clq_fold *fold, const clq_consumer consumers[],
                              const clq_channel_facts *facts, float *s, clq_choice_of_factors *choice, clq_error *err)
@@ -131,7 +132,8 @@ static clq_status column_ranges(const clq_layer_work *l, int which, clq_consumer
 {
     const clq_weight *w = &l->unit->weights[which];
     uint64_t cols = w->cols;
-    if (w->count != 1 || consumer->types->format != CLQ_INT || consumer->types->granularity != CLQ_PER_TENSOR) return CLQ_OK;
+    if (w->count != 1 || consumer->types->format != CLQ_INT || consumer->types->granularity != CLQ_PER_TENSOR)
+        return CLQ_OK;
     consumer->low = calloc(2 * cols, sizeof *consumer->low);
     if (!consumer->low) return clq_fail_memory(err, 2 * cols * sizeof *consumer->low);
     consumer->high = consumer->low + cols;

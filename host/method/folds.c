@@ -19,7 +19,9 @@ static clq_fold by_norm(const clq_unit *unit, clq_module module, int norm, const
 
 static clq_fold by_weight(const clq_unit *unit, int producer, uint64_t first_row, int consumer)
 {
-    clq_fold f = {.module = CLQ_MODULE_LINEAR, .producer = producer, .first_row = first_row,
+    clq_fold f = {.module = CLQ_MODULE_LINEAR,
+                  .producer = producer,
+                  .first_row = first_row,
                   .cols = unit->weights[consumer].cols};
     for (int i = 0; i < CLQ_FOLD_CONSUMERS; i++) f.consumers[i] = i ? -1 : consumer;
     return f;
@@ -42,8 +44,7 @@ uint32_t clq_folds_of(const clq_net *net, const clq_unit *unit, bool norms_only,
                              (int[CLQ_FOLD_CONSUMERS]){CLQ_W_ROUTER, CLQ_W_SHARED_ROUTER, CLQ_W_GATE_EXPS,
                                                        CLQ_W_UP_EXPS, CLQ_W_SHARED_GATE, CLQ_W_SHARED_UP});
     if (pre && !experts)
-        folds[n++] = by_norm(unit, CLQ_MODULE_FFN, CLQ_W_FFN_NORM,
-                             (int[CLQ_FOLD_CONSUMERS]){CLQ_W_GATE, CLQ_W_UP, -1});
+        folds[n++] = by_norm(unit, CLQ_MODULE_FFN, CLQ_W_FFN_NORM, (int[CLQ_FOLD_CONSUMERS]){CLQ_W_GATE, CLQ_W_UP, -1});
     if (!norms_only && !experts && gated)
         folds[n++] = by_weight(unit, CLQ_W_UP, net->features & CLQ_HAS_FUSED_GATE ? net->ffn : 0, CLQ_W_DOWN);
     return n;
@@ -64,7 +65,8 @@ void clq_fold_apply(clq_image *image, const clq_unit *unit, const clq_fold *fold
 
 const char *clq_weight_label(const clq_unit *unit, int which, char text[64])
 {
-    const char *name = unit->weights[which].tensor->name, *layer = strncmp(name, "blk.", 4) == 0 ? strchr(name + 4, '.') : NULL;
+    const char *name = unit->weights[which].tensor->name,
+               *layer = strncmp(name, "blk.", 4) == 0 ? strchr(name + 4, '.') : NULL;
     const char *label = layer ? layer + 1 : name;
     size_t len = strlen(label), suffix = strlen(".weight");
     if (len > suffix && strcmp(label + len - suffix, ".weight") == 0) len -= suffix;

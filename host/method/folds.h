@@ -18,9 +18,9 @@ typedef enum clq_module {
 enum { CLQ_FOLD_CONSUMERS = 6, CLQ_MAX_FOLDS = 5 };
 typedef struct clq_fold {
     clq_module module;
-    bool by_norm;         // the producer is a norm, else a weight
-    int producer;         // CLQ_W_*
-    uint64_t first_row;   // of the producing weight: rows [first_row, first_row + cols)
+    bool by_norm;                      // the producer is a norm, else a weight
+    int producer;                      // CLQ_W_*
+    uint64_t first_row;                // of the producing weight: rows [first_row, first_row + cols)
     int consumers[CLQ_FOLD_CONSUMERS]; // CLQ_W_*, all matrices; the first one's input is observed. -1 behind the last
     uint32_t cols;
 } clq_fold;

@@ -238,7 +238,8 @@ static clq_status run_chunk(clq_sweeper *s, const clq_sweep *sweep, const clq_ty
 clq_status clq_sweeper_run(clq_sweeper *s, const clq_sweep *sweep, const clq_type *type, float *w, uint64_t rows,
                            const float *scales, const int8_t *zero_points, clq_error *err)
 {
-    uint64_t cols = sweep->cols, groups = clq_type_groups(type, cols), group = cols / groups, most = chunk_rows(s, cols);
+    uint64_t cols = sweep->cols, groups = clq_type_groups(type, cols), group = cols / groups,
+             most = chunk_rows(s, cols);
     int32_t *index = malloc(cols * sizeof *index);
     if (!index) return clq_fail_memory(err, cols * sizeof *index);
     for (uint64_t c = 0; c < cols; c++) index[c] = (int32_t)(sweep->order[c] / group);

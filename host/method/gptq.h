@@ -9,18 +9,18 @@
 // The order of the columns and the factors of the updates, for all weights that share an input.
 typedef struct clq_sweep {
     uint32_t cols;
-    uint32_t *order;    // [cols]: which column comes when
-    double *factor;     // [cols][cols]: the upper Cholesky factor of the inverse Hessian in that order; its lower half is
-                        // not used
-    float damp;         // that it took
-    uint32_t n_dead;    // columns whose inputs are all zero
+    uint32_t *order; // [cols]: which column comes when
+    double *factor;  // [cols][cols]: the upper Cholesky factor of the inverse Hessian in that order; its lower half is
+                     // not used
+    float damp;      // that it took
+    uint32_t n_dead; // columns whose inputs are all zero
 } clq_sweep;
 
 // gram [cols][cols]: sums of products of the inputs. The diagonal gets damp times its mean, and more in steps until the
 // matrix is positive definite. keep_order: columns in their order, else by descending diagonal. *found false: it never
 // was, and there is no sweep.
-clq_status clq_sweep_create(const float *gram, uint32_t cols, float damp, bool keep_order, clq_sweep *sweep, bool *found,
-                            clq_error *err);
+clq_status clq_sweep_create(const float *gram, uint32_t cols, float damp, bool keep_order, clq_sweep *sweep,
+                            bool *found, clq_error *err);
 void clq_sweep_free(clq_sweep *sweep);
 
 typedef struct clq_sweeper clq_sweeper;

@@ -207,7 +207,8 @@ static uint64_t run_of_rows(const clq_image *image, const clq_weight *w, uint64_
     return n;
 }
 
-clq_status clq_image_push(const clq_image *image, const clq_weight *w, clq_memory *memory, uint64_t base, clq_error *err)
+clq_status clq_image_push(const clq_image *image, const clq_weight *w, clq_memory *memory, uint64_t base,
+                          clq_error *err)
 {
     const clq_device_ops *ops = memory->device->ops;
     if (w->tensor->computed) return CLQ_OK;
@@ -219,7 +220,8 @@ clq_status clq_image_push(const clq_image *image, const clq_weight *w, clq_memor
     for (uint64_t r = 0, n; st == CLQ_OK && r < rows; r += n) {
         n = run_of_rows(image, w, r, &from);
         for (uint32_t c = 0; w->is_vector && c < w->cols; c++) vector[c] = from[c] + w->tensor->from.shift;
-        st = ops->memory_write(memory, base + w->w + r * w->cols * 4, w->is_vector ? vector : from, n * w->cols * 4, err);
+        st = ops->memory_write(memory, base + w->w + r * w->cols * 4, w->is_vector ? vector : from, n * w->cols * 4,
+                               err);
     }
     for (uint64_t i = 0; w->bias_tensor && i < n_vector; i++) {
         clq_prepared *p;

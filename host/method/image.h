@@ -8,13 +8,13 @@
 
 // One tensor of the source. rows, cols: as a matrix (clq_tensor_matrix).
 typedef struct clq_prepared {
-    float *w;             // [rows][cols]
+    float *w; // [rows][cols]
     uint64_t rows, cols;
     uint64_t matrix_rows; // of one matrix (expert)
     float *columns;       // [rows / matrix_rows][cols]: what the columns were multiplied by; NULL: nothing
     // What the codes of an integer type are to be made with: [rows][groups], scales as stored; NULL: its own rule
     float *scales;
-    int8_t *zero_points;  // NULL: all 0
+    int8_t *zero_points; // NULL: all 0
     uint64_t groups;
     clq_activation *activations; // [rows / matrix_rows]: the static ones to be stored with the weights; NULL: none
     bool changed;
@@ -22,8 +22,8 @@ typedef struct clq_prepared {
 
 // What the output does with a tensor of the source.
 typedef struct clq_destiny {
-    bool written;    // some tensor of the output is made of it
-    clq_type type;   // of that
+    bool written;  // some tensor of the output is made of it
+    clq_type type; // of that
     clq_activation activation;
 } clq_destiny;
 
@@ -63,6 +63,7 @@ void clq_image_divide_rows(clq_image *image, const clq_weight *w, uint32_t matri
 // values stand for; where that is not a positive finite number, 1, and the value stays.
 void clq_image_divide_norm(clq_image *image, const clq_weight *w, float *s);
 // Puts the rows of a weight, all matrices, and its bias to where a device has them: base in its memory of weights.
-clq_status clq_image_push(const clq_image *image, const clq_weight *w, clq_memory *memory, uint64_t base, clq_error *err);
+clq_status clq_image_push(const clq_image *image, const clq_weight *w, clq_memory *memory, uint64_t base,
+                          clq_error *err);
 
 #endif

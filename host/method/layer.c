@@ -18,11 +18,11 @@ static clq_type like(clq_format_id format)
         clq_format_id format;
         uint8_t bits;
         bool symmetric;
-    } rows[] = {{CLQ_Q4_0, 4, true},    {CLQ_Q4_1, 4, false},   {CLQ_Q5_0, 5, true},    {CLQ_Q5_1, 5, false},
-                {CLQ_Q8_0, 8, true},    {CLQ_Q2_K, 2, false},   {CLQ_Q3_K, 3, true},    {CLQ_Q4_K, 4, false},
-                {CLQ_Q5_K, 5, false},   {CLQ_Q6_K, 6, true},    {CLQ_IQ4_NL, 4, true},  {CLQ_IQ4_XS, 4, true},
-                {CLQ_IQ3_S, 3, true},   {CLQ_IQ3_XXS, 3, true}, {CLQ_IQ2_S, 2, false},  {CLQ_IQ2_XS, 2, false},
-                {CLQ_IQ2_XXS, 2, false}, {CLQ_IQ1_S, 2, false}, {CLQ_IQ1_M, 2, false},  {CLQ_MXFP4, 4, true},
+    } rows[] = {{CLQ_Q4_0, 4, true},     {CLQ_Q4_1, 4, false},   {CLQ_Q5_0, 5, true},   {CLQ_Q5_1, 5, false},
+                {CLQ_Q8_0, 8, true},     {CLQ_Q2_K, 2, false},   {CLQ_Q3_K, 3, true},   {CLQ_Q4_K, 4, false},
+                {CLQ_Q5_K, 5, false},    {CLQ_Q6_K, 6, true},    {CLQ_IQ4_NL, 4, true}, {CLQ_IQ4_XS, 4, true},
+                {CLQ_IQ3_S, 3, true},    {CLQ_IQ3_XXS, 3, true}, {CLQ_IQ2_S, 2, false}, {CLQ_IQ2_XS, 2, false},
+                {CLQ_IQ2_XXS, 2, false}, {CLQ_IQ1_S, 2, false},  {CLQ_IQ1_M, 2, false}, {CLQ_MXFP4, 4, true},
                 {CLQ_NVFP4, 4, true}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (rows[i].format == format)
@@ -176,7 +176,8 @@ static clq_status set_activations(const clq_layer_work *l, int which, clq_range 
     if (n_missing)
         clq_warn(l->m->setup.hooks,
                  "'%s': no token of the calibration text reached %u of %u experts; the scales of their activations are "
-                 "made of the ranges of the others", w->tensor->name, n_missing, w->count);
+                 "made of the ranges of the others",
+                 w->tensor->name, n_missing, w->count);
     return CLQ_OK;
 }
 

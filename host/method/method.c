@@ -116,12 +116,13 @@ static clq_status read_checkpoint(clq_method *m, clq_error *err)
     clq_file f;
     if (access(m->setup.checkpoint, R_OK) != 0) return CLQ_OK;
     CLQ_TRY(clq_file_open(m->setup.checkpoint, &f, err));
-    clq_status st = f.size == sizeof head + n * sizeof *m->hidden ? clq_file_read(&f, 0, &head, sizeof head, err)
-                                                                  : CLQ_BAD_INPUT;
+    clq_status st =
+        f.size == sizeof head + n * sizeof *m->hidden ? clq_file_read(&f, 0, &head, sizeof head, err) : CLQ_BAD_INPUT;
     bool same = st == CLQ_OK && memcmp(head.magic, MAGIC, sizeof MAGIC) == 0 && head.n_floats == n &&
                 head.fingerprint == m->setup.fingerprint && head.next <= clq_layers_count(m->layers);
     if (same) st = clq_file_read(&f, sizeof head, m->hidden, n * sizeof *m->hidden, err);
-    if (same && st == CLQ_OK && XXH3_64bits(m->hidden, n * sizeof *m->hidden) == head.hash) m->first = m->next = head.next;
+    if (same && st == CLQ_OK && XXH3_64bits(m->hidden, n * sizeof *m->hidden) == head.hash)
+        m->first = m->next = head.next;
     clq_file_close(&f);
     return CLQ_OK;
 }
@@ -182,7 +183,8 @@ static bool has_static(const clq_method_setup *s)
 static bool has_quantized(const clq_method_setup *s)
 {
     for (uint32_t i = 0; i < s->source->n_tensors; i++)
-        if (s->destinies[i].written && (s->destinies[i].type.format == CLQ_INT || s->destinies[i].type.format > CLQ_BF16))
+        if (s->destinies[i].written &&
+            (s->destinies[i].type.format == CLQ_INT || s->destinies[i].type.format > CLQ_BF16))
             return true;
     return false;
 }
@@ -256,7 +258,8 @@ static clq_status count_memory(clq_method *m, clq_error *err)
     return clq_fail(err, CLQ_USAGE,
                     "%s needs %" PRIu64 " MiB for a layer, the hidden states of %" PRIu64 " tokens and its search, and "
                     "--max-mem allows %" PRIu64 "; fewer --chunks, a smaller --ctx and fewer --search-tokens take less",
-                    clq_method_at(m->o->method)->name, (m->n_bytes + (16u << 20)) >> 20, m->corpus->n_tokens, limit >> 20);
+                    clq_method_at(m->o->method)->name, (m->n_bytes + (16u << 20)) >> 20, m->corpus->n_tokens,
+                    limit >> 20);
 }
 
 static clq_status embed(clq_method *m, clq_error *err)
@@ -265,7 +268,8 @@ static clq_status embed(clq_method *m, clq_error *err)
     for (uint32_t w = 0; w < m->corpus->n_windows; w++) {
         if (clq_cancelled(m->setup.hooks)) return clq_fail(err, CLQ_INTERRUPTED, "interrupted");
         CLQ_TRY(clq_layers_embed(m->layers, m->corpus->tokens + (uint64_t)w * m->corpus->context,
-                                 clq_corpus_window(m->corpus, w), m->hidden + (uint64_t)w * m->corpus->context * width, err));
+                                 clq_corpus_window(m->corpus, w), m->hidden + (uint64_t)w * m->corpus->context * width,
+                                 err));
     }
     return CLQ_OK;
 }

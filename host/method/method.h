@@ -13,13 +13,13 @@ typedef struct clq_method_setup {
     const clq_source *source;
     clq_device *device;
     const clq_method_options *options;
-    const clq_destiny *destinies;  // by tensor of the source
-    bool activations_asymmetric;   // of static ones
-    const char *observer;          // whose ranges static ones take; NULL: the default
-    const char *checkpoint;        // where the state between layers is kept
-    uint64_t fingerprint;          // of all that decides the result
-    bool resume;                   // from the checkpoint, if there is one
-    uint64_t max_memory;           // bytes of host and device together; 0: no limit
+    const clq_destiny *destinies; // by tensor of the source
+    bool activations_asymmetric;  // of static ones
+    const char *observer;         // whose ranges static ones take; NULL: the default
+    const char *checkpoint;       // where the state between layers is kept
+    uint64_t fingerprint;         // of all that decides the result
+    bool resume;                  // from the checkpoint, if there is one
+    uint64_t max_memory;          // bytes of host and device together; 0: no limit
     uint32_t threads;
     const clq_hooks *hooks;
 } clq_method_setup;

@@ -10,11 +10,11 @@
 
 // What is needed of one input for all weights that read it.
 typedef struct {
-    int input;          // CLQ_W_*, -1: nothing
+    int input; // CLQ_W_*, -1: nothing
     uint32_t matrix;
-    float *gram;        // [cols][cols], gptq; else blocks [cols / block][block][block], or NULL
+    float *gram; // [cols][cols], gptq; else blocks [cols / block][block][block], or NULL
     uint32_t block;
-    float *squares;     // [cols]: the diagonal
+    float *squares; // [cols]: the diagonal
     clq_sweep sweep;
     bool has_sweep;
 } input_cost;
@@ -188,7 +188,8 @@ static void row_errors(void *ctx, uint64_t begin, uint64_t end)
     }
 }
 
-static clq_status measure_errors(clq_layer_work *l, int which, const clq_type *type, const float *before, clq_error *err)
+static clq_status measure_errors(clq_layer_work *l, int which, const clq_type *type, const float *before,
+                                 clq_error *err)
 {
     const clq_weight *w = &l->unit->weights[which];
     clq_site_report *r = &l->reports[clq_trial_input(l->unit, which)];
@@ -226,13 +227,15 @@ static clq_status round_matrix(clq_layer_work *l, int which, uint32_t matrix, in
     float *before = NULL;
     if (!takes_scales(type)) return CLQ_OK;
     CLQ_TRY(load_input(l, which, matrix, input, err));
-    if (gptq && measured && !(before = copy_of(&m->image, w))) return clq_fail_memory(err, (uint64_t)w->rows * w->cols * 4);
+    if (gptq && measured && !(before = copy_of(&m->image, w)))
+        return clq_fail_memory(err, (uint64_t)w->rows * w->cols * 4);
     if (gptq && !input->has_sweep) {
         m->n_fallbacks++;
-        clq_warn(m->setup.hooks,
-                 "'%s'%s: no token reaches it, or its Hessian is not positive definite with any damping; it is rounded to "
-                 "nearest",
-                 w->tensor->name, w->count > 1 ? " (an expert)" : "");
+        clq_warn(
+            m->setup.hooks,
+            "'%s'%s: no token reaches it, or its Hessian is not positive definite with any damping; it is rounded to "
+            "nearest",
+            w->tensor->name, w->count > 1 ? " (an expert)" : "");
     }
     rounding x = {.l = l, .which = which, .matrix = matrix, .type = type, .input = input};
     clq_status st = CLQ_OK;

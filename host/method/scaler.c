@@ -22,9 +22,11 @@ static clq_status test_device(clq_device *device, clq_error *err)
     bool good = true;
     if (device->info.exact_divide && !device->info.is_reference) CLQ_TRY(clq_prepare_test(device, &good, err));
     if (good) return CLQ_OK;
-    return clq_fail(err, CLQ_DEVICE,
-                    "kernel self-test: scales and codes that '%s' chooses are not those of the references; --device ref uses "
-                    "these", device->info.name);
+    return clq_fail(
+        err, CLQ_DEVICE,
+        "kernel self-test: scales and codes that '%s' chooses are not those of the references; --device ref uses "
+        "these",
+        device->info.name);
 }
 
 clq_status clq_scaler_create(clq_device *device, uint64_t max_cols, uint64_t block, clq_scaler **scaler, clq_error *err)
@@ -89,7 +91,8 @@ clq_status clq_scaler_run(clq_scaler *s, const clq_type *type, uint32_t rule, co
                      .in2 = CLQ_NONE,
                      .out = s->out};
     uint64_t n_cost = cost->blocks ? cols * group : cost->diagonal ? cols : 0;
-    if (n_cost > s->n_cost) return clq_fail(err, CLQ_DEVICE, "groups of %llu were not planned for", (unsigned long long)group);
+    if (n_cost > s->n_cost)
+        return clq_fail(err, CLQ_DEVICE, "groups of %llu were not planned for", (unsigned long long)group);
     if (n_cost) {
         const float *from = cost->blocks ? cost->blocks : cost->diagonal;
         step.in = s->cost;

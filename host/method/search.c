@@ -43,9 +43,9 @@ typedef struct {
     const clq_consumer *consumers;
     float *factors; // [n][cols]
     uint32_t n;
-    double *losses; // [n], of the windows so far
-    uint32_t *done; // [n]: windows so far
-    float *packed;  // [n][cols]: of those that are run
+    double *losses;               // [n], of the windows so far
+    uint32_t *done;               // [n]: windows so far
+    float *packed;                // [n][cols]: of those that are run
     const clq_activation *inputs; // [n]: how inputs are rounded; NULL: not
 } search;
 
@@ -61,7 +61,8 @@ static clq_status run_next(search *s, const uint32_t *list, uint32_t n, clq_erro
     if (s->inputs) {
         clq_activation inputs[CLQ_MAX_CANDIDATES];
         for (uint32_t i = 0; i < n; i++) inputs[i] = s->inputs[list[i]];
-        CLQ_TRY(clq_trial_int8_losses(s->trial, s->fold, s->consumers, s->done[list[0]], s->packed, inputs, n, losses, err));
+        CLQ_TRY(clq_trial_int8_losses(s->trial, s->fold, s->consumers, s->done[list[0]], s->packed, inputs, n, losses,
+                                      err));
     } else {
         CLQ_TRY(clq_trial_losses(s->trial, s->fold, s->consumers, s->done[list[0]], s->packed, n, losses, err));
     }
@@ -133,7 +134,8 @@ clq_status clq_awq_search(clq_trial *trial, const clq_fold *fold, const clq_cons
 {
     double losses[CLQ_MAX_CANDIDATES] = {0};
     uint32_t done[CLQ_MAX_CANDIDATES] = {0}, best = 0;
-    search all = {.trial = trial, .fold = fold, .consumers = consumers, .n = 2 * RATIOS, .losses = losses, .done = done};
+    search all = {
+        .trial = trial, .fold = fold, .consumers = consumers, .n = 2 * RATIOS, .losses = losses, .done = done};
     CLQ_TRY(make_room(&all, err));
     for (uint32_t k = 0; k < all.n; k++)
         clq_awq_factors(facts, (float)(k % RATIOS) / RATIOS, k < RATIOS, all.factors + (uint64_t)k * fold->cols);
@@ -152,7 +154,8 @@ clq_status clq_smooth_search(clq_trial *trial, const clq_fold *fold, const clq_c
     double losses[CLQ_MAX_CANDIDATES] = {0};
     uint32_t done[CLQ_MAX_CANDIDATES] = {0}, best = 0, cols = fold->cols;
     clq_activation inputs[CLQ_MAX_CANDIDATES] = {0};
-    search all = {.trial = trial, .fold = fold, .consumers = consumers, .losses = losses, .done = done, .inputs = inputs};
+    search all = {
+        .trial = trial, .fold = fold, .consumers = consumers, .losses = losses, .done = done, .inputs = inputs};
     *choice = (clq_choice_of_factors){.ratio = alpha, .loss = -1, .plain_loss = -1};
     if (alpha >= 0) {
         clq_smooth_factors(facts, alpha, s);

@@ -7,8 +7,8 @@
 
 // What the factors of a fold are computed from.
 typedef struct clq_channel_facts {
-    const float *mean_abs;  // [cols]: mean |x| of the inputs
-    const float *max_abs;   // [cols]: largest |x|
+    const float *mean_abs;    // [cols]: mean |x| of the inputs
+    const float *max_abs;     // [cols]: largest |x|
     const float *weight_mean; // [cols]: mean over the consumers' rows of |w| / (largest |w| of its group + 1e-6)
     const float *weight_max;  // [cols]: largest |w| of the consumers' rows
     uint32_t cols;

@@ -12,26 +12,26 @@
 struct clq_method {
     clq_method_setup setup;
     const clq_method_options *o;
-    uint32_t rule;          // of scales
+    uint32_t rule; // of scales
     clq_layers *layers;
     clq_engine *engine;
     clq_corpus *corpus;
-    float *hidden;          // [tokens][width]: what goes into the next layer
-    float *window;          // [context][width], of one
-    uint32_t first, next;   // layers
-    int32_t *layer_of;      // by tensor of the source
+    float *hidden;        // [tokens][width]: what goes into the next layer
+    float *window;        // [context][width], of one
+    uint32_t first, next; // layers
+    int32_t *layer_of;    // by tensor of the source
     clq_image image;
     clq_trial trial;
-    uint32_t n_search;      // windows on which candidates are compared
-    uint32_t *search;       // which, ascending
+    uint32_t n_search; // windows on which candidates are compared
+    uint32_t *search;  // which, ascending
     clq_scaler *scaler;
     clq_sweeper *sweeper;
     clq_site_report *sites;
-    char **names;           // theirs
+    char **names; // theirs
     uint32_t n_sites, n_names;
-    bool floats_only;       // the output has no quantized type
-    bool has_static;        // some activations are static
-    uint32_t n_fallbacks;   // gptq: weights that were rounded to nearest
+    bool floats_only;     // the output has no quantized type
+    bool has_static;      // some activations are static
+    uint32_t n_fallbacks; // gptq: weights that were rounded to nearest
     uint64_t n_bytes;
     double written, write_seconds; // the last checkpoint
 };

@@ -7,7 +7,8 @@
 static const clq_method_info methods[] = {
     [CLQ_METHOD_RTN] = {"rtn", "rounding to nearest", false},
     [CLQ_METHOD_AWQ] = {"awq", "channels scaled by their activations, found by search (arXiv:2306.00978)", true},
-    [CLQ_METHOD_SMOOTHQUANT] = {"smoothquant", "activations made smaller at the cost of weights (arXiv:2211.10438)", true},
+    [CLQ_METHOD_SMOOTHQUANT] = {"smoothquant", "activations made smaller at the cost of weights (arXiv:2211.10438)",
+                                true},
     [CLQ_METHOD_GPTQ] = {"gptq", "columns that make up for the errors of others (arXiv:2210.17323)", true},
     [CLQ_METHOD_HQQ] = {"hqq", "half-quadratic scales and zero-points, without a text", false},
 };
@@ -39,7 +40,10 @@ uint32_t clq_method_rule(const clq_method_options *o)
     return o->method == CLQ_METHOD_AWQ || o->method == CLQ_METHOD_GPTQ ? CLQ_SCALES_SEARCH : CLQ_SCALES_ABSMAX;
 }
 
-bool clq_method_runs_model(const clq_method_options *o) { return o && (clq_method_at(o->method)->calibrated || o->text); }
+bool clq_method_runs_model(const clq_method_options *o)
+{
+    return o && (clq_method_at(o->method)->calibrated || o->text);
+}
 
 bool clq_method_prepares(const clq_method_options *o)
 {

@@ -73,7 +73,8 @@ static bool take(uint64_t *at, uint64_t rows, uint64_t cols, uint64_t *place)
 {
     uint64_t n;
     *place = *at;
-    return clq_mul_u64(rows, cols, &n) && clq_add_u64(*at, n, at) && clq_round_up_u64(*at, 16, at) && *at < UINT64_MAX / 8;
+    return clq_mul_u64(rows, cols, &n) && clq_add_u64(*at, n, at) && clq_round_up_u64(*at, 16, at) &&
+           *at < UINT64_MAX / 8;
 }
 
 // Places from `at` on, which becomes their end. The copies' places follow.
@@ -83,8 +84,9 @@ static bool plan(const needs *n, uint64_t rows, uint32_t context, uint32_t embd,
     t->max_cols = n->max_cols;
     return take(at, 1, n->max_cols, &t->copies.ones) && take(at, 1, widest, &t->zeros) &&
            take(at, rows, embd, &t->reference) && take(at, context, n->max_rows, &t->out) &&
-           take(at, CLQ_MAX_CANDIDATES, n->max_cols, &t->factors) && take(at, CLQ_MAX_CANDIDATES, context, &t->errors) &&
-           take(at, context, n->max_cols, &t->divided) && take(at, 1, n->weights, &t->weights) && take(at, rows + 16, n->copied, &copies);
+           take(at, CLQ_MAX_CANDIDATES, n->max_cols, &t->factors) &&
+           take(at, CLQ_MAX_CANDIDATES, context, &t->errors) && take(at, context, n->max_cols, &t->divided) &&
+           take(at, 1, n->weights, &t->weights) && take(at, rows + 16, n->copied, &copies);
 }
 
 bool clq_trial_floats(const clq_engine *e, uint64_t n_rows, uint64_t *n_floats)
@@ -106,7 +108,8 @@ static clq_status fill(clq_trial *t, uint64_t at, float value, uint64_t n, clq_e
     return st;
 }
 
-clq_status clq_trial_create(clq_layers *layers, const uint32_t *windows, uint32_t n_windows, clq_trial *t, clq_error *err)
+clq_status clq_trial_create(clq_layers *layers, const uint32_t *windows, uint32_t n_windows, clq_trial *t,
+                            clq_error *err)
 {
     clq_engine *e = clq_layers_engine(layers);
     uint64_t at = clq_layers_extra(layers);
@@ -183,7 +186,8 @@ static clq_status run_module(clq_trial *t, const clq_fold *fold, uint32_t window
         return CLQ_OK;
     case CLQ_MODULE_FFN: clq_graph_ffn_module(&e->graph, &placed, n, in, out); return CLQ_OK;
     case CLQ_MODULE_EXPERTS:
-        return clq_engine_experts_module(e, &placed, clq_layers_pass(t->layers), in, t->copies.ones, t->zeros, out, err);
+        return clq_engine_experts_module(e, &placed, clq_layers_pass(t->layers), in, t->copies.ones, t->zeros, out,
+                                         err);
     default: clq_graph_linear_module(&e->graph, &placed, fold->consumers[0], 0, n, in, out); return CLQ_OK;
     }
 }
@@ -282,8 +286,8 @@ clq_status clq_trial_losses(clq_trial *t, const clq_fold *fold, const clq_consum
     CLQ_TRY(e->device->ops->memory_write(e->state_memory, t->factors * 4, factors, (uint64_t)n * fold->cols * 4, err));
     clq_status st = CLQ_OK;
     for (uint32_t k = 0; st == CLQ_OK && k < n; k++) {
-        round_weights(t, fold, consumers, factors + (uint64_t)k * fold->cols, t->factors + (uint64_t)k * fold->cols, false,
-                      instead);
+        round_weights(t, fold, consumers, factors + (uint64_t)k * fold->cols, t->factors + (uint64_t)k * fold->cols,
+                      false, instead);
         e->graph.instead = instead;
         st = run_module(t, fold, window, input_of(t, fold->consumers[0], window), t->out, err);
         e->graph.instead = NULL;
@@ -319,7 +323,8 @@ clq_status clq_trial_int8_losses(clq_trial *t, const clq_fold *fold, const clq_c
         uint64_t s = t->factors, by = t->factors + cols;
         for (uint32_t c = 0; c < cols; c++) inverse[c] = 1 / factors[(uint64_t)k * cols + c];
         CLQ_TRY_OUT(clq_engine_flush(e, err));
-        CLQ_TRY_OUT(e->device->ops->memory_write(e->state_memory, s * 4, factors + (uint64_t)k * cols, cols * 4ull, err));
+        CLQ_TRY_OUT(
+            e->device->ops->memory_write(e->state_memory, s * 4, factors + (uint64_t)k * cols, cols * 4ull, err));
         CLQ_TRY_OUT(e->device->ops->memory_write(e->state_memory, by * 4, inverse, cols * 4ull, err));
         round_weights(t, fold, consumers, factors + (uint64_t)k * cols, s, true, instead);
         for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++) {
@@ -354,7 +359,8 @@ clq_status clq_trial_site_error(clq_trial *t, int which, const float *errors, do
     for (int i = 0; i < CLQ_N_WEIGHTS; i++) instead[i] = CLQ_NONE;
     instead[which] = t->weights;
     *error = *energy = 0;
-    CLQ_TRY(e->device->ops->memory_write(e->state_memory, t->weights * 4, errors, (uint64_t)w->rows * w->cols * 4, err));
+    CLQ_TRY(
+        e->device->ops->memory_write(e->state_memory, t->weights * 4, errors, (uint64_t)w->rows * w->cols * 4, err));
     clq_unit plain = *unit; // without a bias
     plain.weights[which].bias = CLQ_NONE;
     for (uint32_t i = 0; i < t->n_windows; i++) {

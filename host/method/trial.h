@@ -20,7 +20,7 @@ typedef struct clq_trial {
     clq_engine *engine;
     uint32_t *windows; // tokens of each window
     uint32_t n_windows;
-    uint64_t n_rows;   // tokens of all
+    uint64_t n_rows; // tokens of all
     clq_copies copies;
     // Places in the state, in floats.
     uint64_t zeros;     // [the most columns or rows]
@@ -56,9 +56,10 @@ clq_status clq_trial_losses(clq_trial *trial, const clq_fold *fold, const clq_co
                             uint32_t window, const float *factors, uint32_t n, double *losses, clq_error *err);
 // The same of a module whose fold is by a norm, where inputs are rounded, too: to int8 as inputs[k] says, divided by the
 // factors.
-clq_status clq_trial_int8_losses(clq_trial *trial, const clq_fold *fold, const clq_consumer consumers[CLQ_FOLD_CONSUMERS],
-                                 uint32_t window, const float *factors, const clq_activation *inputs, uint32_t n,
-                                 double *losses, clq_error *err);
+clq_status clq_trial_int8_losses(clq_trial *trial, const clq_fold *fold,
+                                 const clq_consumer consumers[CLQ_FOLD_CONSUMERS], uint32_t window,
+                                 const float *factors, const clq_activation *inputs, uint32_t n, double *losses,
+                                 clq_error *err);
 // Sums of squares, over all windows, of products with `errors` (f32, all rows of one matrix of the weight) and with the
 // weight.
 clq_status clq_trial_site_error(clq_trial *trial, int which, const float *errors, double *error, double *energy,

@@ -27,23 +27,29 @@ static clq_status check_method(const clq_plan *p, const clq_method_options *o, c
     if (info->calibrated && !o->text)
         return clq_fail(err, CLQ_USAGE, "%s runs the model on a text; --calib FILE gives it one", info->name);
     if (o->text && p->source->container == CLQ_SAFETENSORS)
-        return clq_fail(err, CLQ_USAGE, "with a text %s runs the model, which needs its config.json and tokenizer: give the "
-                        "folder of '%s'", info->name, p->source->path);
+        return clq_fail(err, CLQ_USAGE,
+                        "with a text %s runs the model, which needs its config.json and tokenizer: give the "
+                        "folder of '%s'",
+                        info->name, p->source->path);
     if (o->method == CLQ_METHOD_HQQ && o->scales != CLQ_SCALES_OF_METHOD)
         return clq_fail(err, CLQ_USAGE, "hqq chooses scales itself; --scales is for other methods");
     bool needs_int = o->method == CLQ_METHOD_GPTQ || o->method == CLQ_METHOD_HQQ || o->scales > CLQ_SCALES_BY_RANGE;
     if (needs_int && !has_int(p))
-        return clq_fail(err, CLQ_USAGE,
-                        "%s makes scales and codes of integer types (i4_asym_g64 ...), which a folder holds; for GGUF's types "
-                        "there is --method awq", o->scales > CLQ_SCALES_BY_RANGE ? "--scales" : info->name);
+        return clq_fail(
+            err, CLQ_USAGE,
+            "%s makes scales and codes of integer types (i4_asym_g64 ...), which a folder holds; for GGUF's types "
+            "there is --method awq",
+            o->scales > CLQ_SCALES_BY_RANGE ? "--scales" : info->name);
     for (uint32_t i = 0; needs_int && i <= p->options.n_rules; i++) {
         const clq_type *t = i ? &p->rules[i - 1].type : &p->options.type;
         if (t->format == CLQ_INT && t->granularity == CLQ_PER_TENSOR)
-            return clq_fail(err, CLQ_USAGE, "%s chooses scales of rows or groups; a type with one scale for the tensor "
+            return clq_fail(err, CLQ_USAGE,
+                            "%s chooses scales of rows or groups; a type with one scale for the tensor "
                             "(..._tensor) leaves nothing to choose",
                             o->scales > CLQ_SCALES_BY_RANGE ? "--scales" : info->name);
     }
-    if (o->damp < 0 || o->damp > 1) return clq_fail(err, CLQ_USAGE, "a damping of %g is not between 0 and 1", (double)o->damp);
+    if (o->damp < 0 || o->damp > 1)
+        return clq_fail(err, CLQ_USAGE, "a damping of %g is not between 0 and 1", (double)o->damp);
     if (o->alpha > 1) return clq_fail(err, CLQ_USAGE, "an alpha of %g is not between 0 and 1", (double)o->alpha);
     return CLQ_OK;
 }
@@ -105,7 +111,8 @@ static clq_status check_types(const clq_plan *p, clq_error *err)
         if (e->from.source == UINT32_MAX || e->from.sources) continue;
         if (!other)
             first[e->from.source] = e;
-        else if ((e->type.format == CLQ_INT || other->type.format == CLQ_INT) && !clq_type_equal(&e->type, &other->type))
+        else if ((e->type.format == CLQ_INT || other->type.format == CLQ_INT) &&
+                 !clq_type_equal(&e->type, &other->type))
             st = clq_fail(err, CLQ_USAGE,
                           "'%s' and '%s' are made of one tensor of the source, '%s', and a method that runs the model "
                           "prepares it for one type, not for %s and %s",
@@ -145,10 +152,10 @@ struct clq_preparation {
     uint32_t rule;
     clq_destiny *destinies;
     char *checkpoint;
-    float *scales;      // of a tile
+    float *scales; // of a tile
     int8_t *zero_points;
     uint64_t n_scales;
-    float *importance;  // of an entry, behind the method's factors
+    float *importance; // of an entry, behind the method's factors
     const clq_entry *importance_of;
 };
 
@@ -402,7 +409,8 @@ clq_status clq_preparation_scales(clq_preparation *x, const clq_entry *e, uint64
     if (!e->type.symmetric) zeros = x->zero_points;
     if (x->scaler) {
         clq_error_cost cost = {0};
-        CLQ_TRY(clq_scaler_run(x->scaler, &e->type, x->rule, floats, tile->rows, e->cols, &cost, x->scales, zeros, err));
+        CLQ_TRY(
+            clq_scaler_run(x->scaler, &e->type, x->rule, floats, tile->rows, e->cols, &cost, x->scales, zeros, err));
     } else {
         for (uint64_t r = 0; r < tile->rows; r++) {
             uint64_t row = clq_row_from(e->from.order, e->from.n_heads, e->rows, first + r);
