@@ -104,7 +104,8 @@ static void test_sweep(void **state)
 {
     (void)state;
     // Four inputs; column 3 is dead, columns 4 and 5 are equal.
-    const float x[4][N] = {{1, 2, 3, 0, 1, 1}, {-1, 0.5f, 2, 0, 2, 2}, {0.25f, 1, -4, 0, 3, 3}, {2, -1, 0.5f, 0, -1, -1}};
+    const float x[4][N] = {
+        {1, 2, 3, 0, 1, 1}, {-1, 0.5f, 2, 0, 2, 2}, {0.25f, 1, -4, 0, 3, 3}, {2, -1, 0.5f, 0, -1, -1}};
     float gram[N * N] = {0};
     for (int t = 0; t < 4; t++)
         for (int i = 0; i < N; i++)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Helpers of the tests of `quantize --method`: models whose channels differ, and what is computed from them in numpy."""
+"""Helpers of the tests of `quantize --method`: models whose channels differ, and what numpy computes from them."""
 import json
 import struct
 

@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 
 
 def folded(tensors, out, site):
-    """The factors that an output's producer was divided by: a norm, or rows of a weight whose columns were multiplied."""
+    """What an output's producer was divided by: a norm, or rows of a weight whose columns were multiplied."""
     name = f"{P}{SITE[site][1]}.weight"
     before, after = tensors[name], values(read_folder(out)[name])
     if before.ndim == 1:
@@ -46,7 +46,7 @@ def folded(tensors, out, site):
 @pytest.mark.parametrize("kind", ["i4_asym_g32", "i3_g32", "i4_asym"])
 @pytest.mark.parametrize("device", ["ref", "cpu"])
 def test_awq(model, tmp_path, kind, kv_heads, device):
-    """Ratio, form and losses are those of a search over all candidates; the factors that were folded are its factors."""
+    """Ratio, form and losses are those of a search over all candidates; what was folded are its factors."""
     folder, ids, tensors, layer = model(kv_heads)
     found = sites(prepare(folder, tmp_path / "out", "f32", "awq", ids, "--search-type", kind, device=device))
     assert len(found) == 4
@@ -69,7 +69,8 @@ def test_awq(model, tmp_path, kind, kv_heads, device):
     assert len(columns) == (4 if kv_heads == 4 else 3)
     for key, s in columns.items():  # and all readers were multiplied, the two that also produce divided
         for n in CONSUMERS[key]:
-            rows = columns["o"][:, None] if n == "v" and "o" in columns else columns["down"][:, None] if n == "up" else 1
+            folds = {"v": "o", "up": "down"}
+            rows = columns[folds[n]][:, None] if folds.get(n) in columns else 1
             name = f"{P}{FULL[n]}.weight"
             assert np.allclose(stored[name], tensors[name] * s / rows, rtol=2e-6, atol=0)
 
@@ -82,8 +83,9 @@ def test_awq_of_integers(model, tmp_path):
     factors = {}
     for key, (name, _, _) in SITE.items():
         losses, all_factors = awq_oracle(layer, key, "i4_asym_g32")
-        assert (round(found[0, name]["ratio"] * 20), found[0, name]["weighted"]) == (losses.argmin() % 20, losses.argmin() < 20)
-        factors[key] = all_factors[losses.argmin()]
+        best, site = losses.argmin(), found[0, name]
+        assert (round(site["ratio"] * 20), site["weighted"]) == (best % 20, best < 20)
+        factors[key] = all_factors[best]
     for key, consumers in CONSUMERS.items():
         error = energy = 0
         for n in consumers:
@@ -101,8 +103,8 @@ def test_awq_of_integers(model, tmp_path):
 def test_awq_search_tokens(model, tmp_path):
     """With fewer tokens for the search the losses are those of the first windows, the means those of all."""
     folder, ids, tensors, layer = model()
-    found = sites(prepare(folder, tmp_path / "out", "f32", "awq", ids, "--search-type", "i4_asym_g32", "--search-tokens",
-                          "16"))
+    found = sites(prepare(folder, tmp_path / "out", "f32", "awq", ids, "--search-type", "i4_asym_g32",
+                          "--search-tokens", "16"))
     instead = {n: rounded(layer.w[n], "i4_asym_g32") for n in CONSUMERS["gate"]}
     plain = ((layer.module("gate", instead) - layer.module("gate", {}))[:16] ** 2).mean()
     assert relative(found[0, FFN]["search_loss_without"], plain) < 1e-4
@@ -243,7 +245,7 @@ def test_search_beats_others(model, tmp_path, bits, form):
     folder, ids, tensors, layer = model()
     error = {}
     for rule in "absmax", "clip", "search":
-        found = sites(prepare(folder, tmp_path / rule, f"i{bits}{form}_g32", "smoothquant", ids, "--alpha", "0.5", "--scales",
-                              rule))
+        found = sites(prepare(folder, tmp_path / rule, f"i{bits}{form}_g32", "smoothquant", ids, "--alpha", "0.5",
+                              "--scales", rule))
         error[rule] = sum(s["error"] for s in found.values())
     assert error["search"] < error["clip"] and error["search"] < error["absmax"]
