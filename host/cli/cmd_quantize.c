@@ -204,7 +204,7 @@ static json_t *sites_json(const clq_plan *plan)
         json_t *row = json_pack("{s:i, s:s}", "layer", (int)s->layer, "name", s->name);
         if (s->ratio >= 0 || *s->fold) json_object_set_new(row, "folded_into", json_string(s->fold));
         if (s->ratio >= 0) {
-            json_object_set_new(row, "ratio", json_real((double)s->ratio));
+            json_object_set_new(row, "ratio", json_real(round(100 * (double)s->ratio) / 100));
             json_object_set_new(row, "weighted", json_boolean(s->weighted));
         }
         if (s->search_loss >= 0) {

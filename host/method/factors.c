@@ -166,6 +166,17 @@ static clq_status fill_consumers(const clq_layer_work *l, const clq_fold *fold, 
     return CLQ_OK;
 }
 
+// Whether a consumer stays in 16-bit floats: a router, mostly, whose rounding would choose other experts.
+static bool has_short_floats(const clq_layer_work *l, const clq_fold *fold)
+{
+    for (int i = 0; i < CLQ_FOLD_CONSUMERS && fold->consumers[i] >= 0; i++)
+        for (uint32_t m = 0; m < l->unit->weights[fold->consumers[i]].count; m++) {
+            const clq_destiny *d = clq_image_destiny(&l->m->image, &l->unit->weights[fold->consumers[i]], m);
+            if (d->type.format == CLQ_F16 || d->type.format == CLQ_BF16) return true;
+        }
+    return false;
+}
+
 static uint32_t n_matrices(const clq_layer_work *l, const clq_fold *fold)
 {
     uint32_t n = 0;
@@ -187,7 +198,8 @@ static clq_status search_fold(clq_layer_work *l, uint32_t f, search_fn fn, clq_e
     clq_status st = room && x && s ? CLQ_OK : clq_fail_memory(err, 6 * cols * sizeof *x);
     if (st == CLQ_OK) st = fill_consumers(l, fold, room, consumers, &any, err);
     if (st != CLQ_OK || !any) goto out;
-    clq_channel_facts facts = {x, x + cols, x + 2 * cols, x + 3 * cols, (uint32_t)cols};
+    clq_channel_facts facts = {
+        x, x + cols, x + 2 * cols, x + 3 * cols, (uint32_t)cols, has_short_floats(l, fold)};
     CLQ_TRY_OUT(input_facts(l, fold, x, x + cols, x + 4 * cols, err));
     CLQ_TRY_OUT(weight_means(&(weight_facts){l, fold, consumers, x + 2 * cols, x + 3 * cols}, err));
     CLQ_TRY_OUT(fn(l, fold, consumers, &facts, s, &choice, err));

@@ -51,8 +51,9 @@ clq_type clq_method_type_of(const clq_method *m, const clq_weight *w, uint32_t m
     const clq_destiny *d = clq_image_destiny(&m->image, w, matrix);
     clq_type type = d->type;
     if (!d->written || w->is_vector) return (clq_type){.format = CLQ_F32};
-    if (m->floats_only) // of routers, which decide and are small, no
-        type = w->rows < 64 ? d->type : m->o->search_type ? *m->o->search_type : usual(w->cols);
+    bool router = strstr(w->tensor->name, "ffn_gate_inp") != NULL;
+    if (m->floats_only)
+        type = router ? d->type : m->o->search_type ? *m->o->search_type : usual(w->cols);
     else if (type.format != CLQ_INT)
         type = like(type.format);
     bool fits = type.format != CLQ_INT || type.granularity != CLQ_PER_GROUP || w->cols % type.group_size == 0;

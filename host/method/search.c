@@ -22,6 +22,7 @@ void clq_awq_factors(const clq_channel_facts *f, float ratio, bool weighted, flo
     for (uint32_t c = 0; c < f->cols; c++) {
         s[c] /= by;
         if (!isfinite(s[c]) || !(s[c] > 0) || !isfinite(1 / s[c]) || f->mean_abs[c] == 0) s[c] = 1;
+        if (f->powers_of_two) s[c] = exp2f(rintf(log2f(s[c])));
     }
 }
 

@@ -12,6 +12,7 @@ typedef struct clq_channel_facts {
     const float *weight_mean; // [cols]: mean over the consumers' rows of |w| / (largest |w| of its group + 1e-6)
     const float *weight_max;  // [cols]: largest |w| of the consumers' rows
     uint32_t cols;
+    bool powers_of_two; // factors become the nearest: 16-bit weights stay exact
 } clq_channel_facts;
 
 // AWQ: x = mean_abs, w = weight_mean: s = x^ratio, weighted: / (w^(1 - ratio) + 1e-4); at least 1e-4; then / sqrt(max s *
