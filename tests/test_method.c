@@ -20,7 +20,7 @@ static void test_awq(void **state)
 {
     (void)state;
     float mean[N] = {4, 1, 0, 0.25f, 1e-30f, 16}, w[N] = {0.5f, 0.25f, 0.5f, 1, 0.5f, 0}, unused[N] = {0}, s[N];
-    clq_channel_facts facts = {mean, unused, w, unused, N};
+    clq_channel_facts facts = {mean, unused, w, unused, N, false};
 
     clq_awq_factors(&facts, 0, false, s); // ratio 0 without the term of weights: none
     for (int c = 0; c < N; c++) assert_true(s[c] == 1);
@@ -46,7 +46,7 @@ static void test_awq_dead(void **state)
 {
     (void)state;
     float mean[N] = {0}, w[N] = {0}, s[N];
-    clq_channel_facts facts = {mean, mean, w, w, N};
+    clq_channel_facts facts = {mean, mean, w, w, N, false};
     for (int k = 0; k < 40; k++) {
         clq_awq_factors(&facts, (float)(k % 20) / 20, k < 20, s);
         for (int c = 0; c < N; c++) assert_true(s[c] == 1);

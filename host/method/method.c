@@ -253,6 +253,7 @@ static clq_status count_memory(clq_method *m, clq_error *err)
                  clq_layers_device_bytes(m->layers);
     m->n_bytes += clq_scaler_bytes(m->scaler);
     if (m->sweeper) m->n_bytes += clq_sweeper_bytes(m->sweeper) + cols * cols * (sizeof(float) + sizeof(double));
+    m->n_bytes += 2 * clq_trial_largest(m->engine) * sizeof(float); // copies while errors are measured
     uint64_t limit = m->setup.max_memory;
     if (!limit || m->n_bytes + (16u << 20) <= limit) return CLQ_OK;
     return clq_fail(err, CLQ_USAGE,

@@ -89,6 +89,17 @@ static bool plan(const needs *n, uint64_t rows, uint32_t context, uint32_t embd,
            take(at, 1, n->weights, &t->weights) && take(at, rows + 16, n->copied, &copies);
 }
 
+uint64_t clq_trial_largest(const clq_engine *e)
+{
+    uint64_t most = 0;
+    for (uint32_t l = 0; l < e->net.layers; l++)
+        for (int i = 0; i < CLQ_N_WEIGHTS; i++) {
+            const clq_weight *w = &e->layers[l].weights[i];
+            if (w->tensor && w->count == 1) most = clq_graph_max(most, elements(w));
+        }
+    return most;
+}
+
 bool clq_trial_floats(const clq_engine *e, uint64_t n_rows, uint64_t *n_floats)
 {
     needs n = all_needs(e);

@@ -36,6 +36,8 @@ typedef struct clq_trial {
 
 // What trials with windows of so many tokens, of n_rows tokens together, need in the state. For clq_layers_options.extra.
 bool clq_trial_floats(const clq_engine *engine, uint64_t n_rows, uint64_t *n_floats);
+// Elements of the largest weight whose errors are measured.
+uint64_t clq_trial_largest(const clq_engine *engine);
 // windows: copied. The layers were opened with that much extra room.
 clq_status clq_trial_create(clq_layers *layers, const uint32_t *windows, uint32_t n_windows, clq_trial *trial,
                             clq_error *err);

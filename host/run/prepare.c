@@ -127,6 +127,7 @@ clq_status clq_plan_mark_prepared(clq_plan *p, clq_error *err)
 {
     if (!clq_method_runs_model(p->options.method)) return CLQ_OK;
     CLQ_TRY(check_types(p, err));
+    bool folds = p->method.method == CLQ_METHOD_AWQ || p->method.method == CLQ_METHOD_SMOOTHQUANT;
     bool *is = calloc(p->source->n_tensors + 1ull, sizeof *is);
     if (!is) return clq_fail_memory(err, p->source->n_tensors);
     clq_status st = find_layers(p->source, is, err);
@@ -134,6 +135,7 @@ clq_status clq_plan_mark_prepared(clq_plan *p, clq_error *err)
         clq_entry *e = &p->entries[i];
         bool codes = e->type.format == CLQ_INT || clq_format_row(e->type.format)->kind == CLQ_KIND_CODEC;
         if (e->from.source == UINT32_MAX || !is[e->from.source] || !codes || e->info.n_elements == 0) continue;
+        if (e->copy && !folds) continue; // is what was asked for already
         e->prepared = true;
         e->copy = e->repack = false;
         e->info.lossy = e->info.quantized;
