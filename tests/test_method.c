@@ -62,7 +62,7 @@ static void test_smoothquant(void **state)
 {
     (void)state;
     float most[N] = {8, 0, 2, 1e-30f, 3e38f, 1}, w[N] = {2, 1, 0, 1, 1e-30f, 1e-7f}, unused[N] = {0}, s[N];
-    clq_channel_facts facts = {unused, most, unused, w, N};
+    clq_channel_facts facts = {unused, most, unused, w, N, false};
     clq_smooth_factors(&facts, 0.5f, s);
     near(s[0], 2);
     assert_true(s[1] == 1 && s[2] == 1);
