@@ -21,7 +21,7 @@ typedef struct clq_request {
     clq_method_options method;
     clq_type search_type;
     const char *calib;         // the calibration text's file
-    bool method_given;
+    bool method_given, alpha_given;
     const char *method_option; // some option that is about one
     bool dry_run, quiet, json;
 } clq_request;

@@ -283,6 +283,7 @@ static int read_part(const char *option, float *value)
 
 static int read_alpha(clq_request *r)
 {
+    r->alpha_given = true;
     if (strcmp(optarg, "search") != 0) return read_part("--alpha", &r->method.alpha);
     r->method.alpha = -1;
     return 0;
@@ -455,6 +456,26 @@ static int check_convert(const clq_request *r)
     return option ? clq_usage_error("%s is an option of `clquant quantize`, not of convert", option) : 0;
 }
 
+// Options of one method with another.
+static int check_method_options(const clq_request *r)
+{
+    const struct {
+        bool given;
+        const char *option;
+        clq_method_id method;
+    } all[] = {{r->alpha_given, "--alpha", CLQ_METHOD_SMOOTHQUANT},
+               {r->method.damp > 0, "--damp", CLQ_METHOD_GPTQ},
+               {r->method.keep_order, "--keep-order", CLQ_METHOD_GPTQ},
+               {r->method.search_type, "--search-type", CLQ_METHOD_AWQ}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].given && r->method.method != all[i].method)
+            return clq_usage_error("%s is about --method %s, not %s", all[i].option, clq_method_at(all[i].method)->name,
+                                   clq_method_at(r->method.method)->name);
+    if (!r->calib && (r->method.context || r->method.windows || r->method.search_tokens))
+        return clq_usage_error("--ctx, --chunks and --search-tokens are about the text of --calib, and there is none");
+    return 0;
+}
+
 int clq_request_read(int argc, char **argv, bool convert, clq_request *r)
 {
     int c, code = 0;
@@ -477,6 +498,7 @@ int clq_request_read(int argc, char **argv, bool convert, clq_request *r)
     if (!r->method_given && r->method_option)
         return clq_usage_error("--%s is about a method, and none is given (--method awq ...)", r->method_option);
     if (r->method_given || r->method.scales) r->o.method = &r->method;
+    if ((code = check_method_options(r)) != 0) return code;
     if (r->type) code = read_main_type(r, convert);
     return code || !convert ? code : check_convert(r);
 }

@@ -18,6 +18,9 @@ typedef struct clq_prepared {
     uint64_t groups;
     clq_activation *activations; // [rows / matrix_rows]: the static ones to be stored with the weights; NULL: none
     bool changed;
+    // gptq, whose w is rounded already: of the values before and of what became of them
+    bool measured;
+    double sum_x2, sum_e2, max_error;
 } clq_prepared;
 
 // What the output does with a tensor of the source.

@@ -115,6 +115,26 @@ typedef struct {
     input_cost *input;
 } rounding;
 
+// The columns one after the other, and what that changes.
+static clq_status sweep(const rounding *x, clq_prepared *p, float *w, uint64_t n, const float *scales,
+                        const int8_t *zeros, clq_error *err)
+{
+    uint64_t n_values = n * p->cols;
+    float *before = malloc(n_values * sizeof *before);
+    if (!before) return clq_fail_memory(err, n_values * sizeof *before);
+    memcpy(before, w, n_values * sizeof *before);
+    clq_status st = clq_sweeper_run(x->l->m->sweeper, &x->input->sweep, x->type, w, n, scales, zeros, err);
+    p->measured = true;
+    for (uint64_t i = 0; i < n_values; i++) {
+        double e = (double)before[i] - w[i];
+        p->sum_x2 += (double)before[i] * before[i];
+        p->sum_e2 += e * e;
+        p->max_error = fmax(p->max_error, fabs(e));
+    }
+    free(before);
+    return st;
+}
+
 // Rows of one tensor that lie behind each other.
 static clq_status round_rows(const rounding *x, clq_prepared *p, uint64_t at, uint64_t n, clq_error *err)
 {
@@ -129,8 +149,7 @@ static clq_status round_rows(const rounding *x, clq_prepared *p, uint64_t at, ui
     if (!cost.blocks && m->rule != CLQ_SCALES_HQQ) cost.diagonal = x->input->squares;
     clq_status st = clq_scaler_run(m->scaler, x->type, m->rule, w, n, p->cols, &cost, scales, zeros, err);
     free(own);
-    if (st == CLQ_OK && x->input->has_sweep)
-        st = clq_sweeper_run(m->sweeper, &x->input->sweep, x->type, w, n, scales, zeros, err);
+    if (st == CLQ_OK && x->input->has_sweep) st = sweep(x, p, w, n, scales, zeros, err);
     p->changed = true;
     return st;
 }

@@ -389,6 +389,23 @@ clq_status clq_preparation_floats(clq_preparation *x, const clq_entry *e, uint64
     return CLQ_OK;
 }
 
+void clq_preparation_stats(const clq_preparation *x, const clq_entry *e, clq_stats *stats)
+{
+    clq_stats sum = {0};
+    if (!x || !x->method || e->from.source == UINT32_MAX || e->from.n_elements == 0) return;
+    for (uint32_t i = 0; i < e->from.n_pieces; i++) {
+        clq_stretch s;
+        const clq_prepared *p = prepared_at(x, e, i * e->from.n_elements, &s);
+        if (!p || !p->measured) return;
+        sum.sum_x2 += p->sum_x2;
+        sum.sum_e2 += p->sum_e2;
+        sum.max_error = p->max_error > sum.max_error ? p->max_error : sum.max_error;
+    }
+    stats->sum_x2 = sum.sum_x2;
+    stats->sum_e2 = sum.sum_e2;
+    stats->max_error = sum.max_error;
+}
+
 static clq_status room_for_scales(clq_preparation *x, uint64_t n, clq_error *err)
 {
     if (n <= x->n_scales) return CLQ_OK;

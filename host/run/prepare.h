@@ -39,6 +39,8 @@ clq_status clq_preparation_floats(clq_preparation *preparation, const clq_entry 
                                   float *floats, bool *loaded);
 clq_status clq_preparation_scales(clq_preparation *preparation, const clq_entry *e, uint64_t first, const float *floats,
                                   clq_tile *tile, clq_error *err);
+// What became of the values of a tensor that was rounded before it was encoded.
+void clq_preparation_stats(const clq_preparation *preparation, const clq_entry *e, clq_stats *stats);
 // Weights of rows' columns: those of the plan, as they are behind the method's factors. NULL: none.
 const float *clq_preparation_importance(const clq_preparation *preparation, const clq_entry *e, uint64_t row);
 

@@ -245,6 +245,7 @@ static clq_status finish_entry(run *r, work *w, clq_error *err)
     uint64_t digests[CLQ_ENTRY_PARTS];
     for (int i = 0; i < CLQ_ENTRY_PARTS; i++) digests[i] = XXH3_64bits_digest(w->hashes[i]);
     e->hash = XXH3_64bits(digests, sizeof digests);
+    clq_preparation_stats(r->preparation, e, &e->info.stats);
     e->done = true;
     w->entry = NULL;
     clq_record record = {.tensor = (uint32_t)(e - r->plan->entries), .hash = e->hash, .stats = e->info.stats};
