@@ -14,6 +14,7 @@
 #include "base/threads.h"
 #include "device/ring.h"
 #include "io/output.h"
+#include "method/method.h"
 #include "run/losses.h"
 #include "run/plan.h"
 #include "run/prepare.h"
@@ -600,6 +601,8 @@ clq_status clq_plan_run(clq_plan *plan, clq_device *device, clq_error *err)
     run r = {.plan = plan, .device = device, .start = clq_seconds()};
     clq_device_info info;
     clq_device_describe(device, &info);
+    if (clq_method_runs_model(plan->options.method)) // whose sums differ from device to device
+        plan->fingerprint = XXH3_64bits_withSeed(info.name, strlen(info.name), plan->fingerprint);
     r.threads = plan->options.threads ? plan->options.threads : clq_threads_allowed();
     r.progress.n_tensors = plan->n_entries;
     r.progress.n_elements = plan->totals.n_elements;
