@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "method/gptq.h"
 
-#include <lapacke.h>
+#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,13 +48,36 @@ static void fill(const clq_sweep *s, const float *gram, double mean, double damp
     }
 }
 
-// In place: LAPACK's lower triangle of columns is our upper one of rows.
-static bool factorize(double *h, lapack_int n)
+// LAPACK through its C interface, opened when it is needed first: the BLAS behind it may start threads and take memory
+// when it is loaded, which no other command shall pay for.
+typedef int (*lapack_fn)(int layout, char triangle, int n, double *a, int stride);
+typedef struct {
+    lapack_fn factor, invert; // dpotrf, dpotri
+} lapack;
+
+static clq_status open_lapack(lapack *l, clq_error *err)
 {
-    if (LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'L', n, h, n) != 0) return false;
-    if (LAPACKE_dpotri_work(LAPACK_COL_MAJOR, 'L', n, h, n) != 0) return false;
-    if (LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'L', n, h, n) != 0) return false;
-    for (lapack_int i = 0; i < n; i++) {
+    static const char name[] = "liblapacke.so.3";
+    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL); // stays open
+    const char *why = library ? NULL : dlerror();
+    void *factor = library ? dlsym(library, "LAPACKE_dpotrf_work") : NULL;
+    void *invert = library ? dlsym(library, "LAPACKE_dpotri_work") : NULL;
+    memcpy(&l->factor, &factor, sizeof factor);
+    memcpy(&l->invert, &invert, sizeof invert);
+    if (l->factor && l->invert) return CLQ_OK;
+    return clq_fail(err, CLQ_DEVICE, "gptq needs LAPACKE (Debian's liblapacke, best with libopenblas0-pthread): %s",
+                    why ? why : name);
+}
+
+enum { COLUMN_MAJOR = 102 };
+
+// In place: LAPACK's lower triangle of columns is our upper one of rows.
+static bool factorize(const lapack *l, double *h, int n)
+{
+    if (l->factor(COLUMN_MAJOR, 'L', n, h, n) != 0) return false;
+    if (l->invert(COLUMN_MAJOR, 'L', n, h, n) != 0) return false;
+    if (l->factor(COLUMN_MAJOR, 'L', n, h, n) != 0) return false;
+    for (int i = 0; i < n; i++) {
         float d = (float)h[(uint64_t)i * (uint64_t)n + (uint64_t)i];
         if (!(d > 0) || !isfinite(d) || !isfinite(1 / d)) return false;
     }
@@ -66,8 +89,10 @@ clq_status clq_sweep_create(const float *gram, uint32_t cols, float damp, bool k
 {
     uint64_t n_bytes = (uint64_t)cols * cols * sizeof *s->factor;
     double mean = 0;
+    lapack l;
     *s = (clq_sweep){.cols = cols, .damp = damp};
     *found = false;
+    CLQ_TRY(open_lapack(&l, err));
     s->order = malloc(cols * sizeof *s->order);
     s->factor = malloc(n_bytes);
     if (!s->order || !s->factor) {
@@ -87,7 +112,7 @@ clq_status clq_sweep_create(const float *gram, uint32_t cols, float damp, bool k
     for (int i = 0; i < TRIES && !*found && mean > 0 && isfinite(mean); i++) {
         if (i) s->damp = i < 5 ? s->damp + (damp > 0.01f ? damp : 0.01f) : 2 * s->damp;
         fill(s, gram, mean, s->damp, s->factor);
-        *found = factorize(s->factor, (lapack_int)cols);
+        *found = factorize(&l, s->factor, (int)cols);
     }
     if (!*found) clq_sweep_free(s);
     return CLQ_OK;

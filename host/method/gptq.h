@@ -16,7 +16,7 @@ typedef struct clq_sweep {
     uint32_t n_dead; // columns whose inputs are all zero
 } clq_sweep;
 
-// gram [cols][cols]: sums of products of the inputs. The diagonal gets damp times its mean, and more in steps until the
+// CLQ_DEVICE without LAPACKE. gram [cols][cols]: sums of products of the inputs. The diagonal gets damp times its mean, and more in steps until the
 // matrix is positive definite. keep_order: columns in their order, else by descending diagonal. *found false: it never
 // was, and there is no sweep.
 clq_status clq_sweep_create(const float *gram, uint32_t cols, float damp, bool keep_order, clq_sweep *sweep,
