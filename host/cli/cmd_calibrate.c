@@ -19,7 +19,7 @@
 #include "io/output.h"
 #include "model/net.h"
 
-enum { TEXT = 1, JSONL, TOKENS, FIELD, CHUNKS, SEED, HESSIAN, IMATRIX, RESUME, DEFAULT_CONTEXT = 512, MAX_EXPORTS = 8 };
+enum { TEXT = 1, JSONL, TOKENS, FIELD, CHUNKS, SEED, HESSIAN, IMATRIX, RESUME, MAX_EXPORTS = 8 };
 static const struct option options[] = {
     {"text", required_argument, NULL, TEXT},
     {"jsonl", required_argument, NULL, JSONL},
@@ -206,18 +206,6 @@ static clq_status check_output(const job *j, const request *r, const char *path,
     return clq_output_try_file(path, err);
 }
 
-// Tokens of a window where none are given: as many as the model takes, at most DEFAULT_CONTEXT.
-static clq_status default_context(const clq_source *source, uint32_t *context, clq_error *err)
-{
-    clq_view view;
-    uint32_t positions = 0;
-    CLQ_TRY(clq_view_create(source, &view, err));
-    clq_status st = clq_net_positions(&view, &positions, err);
-    clq_view_free(&view);
-    *context = positions && positions < DEFAULT_CONTEXT ? positions : DEFAULT_CONTEXT;
-    return st;
-}
-
 static clq_status open_job(job *j, request *r, clq_hooks *hooks, clq_error *err)
 {
     const char *what = (const char *[]){"--text", "--jsonl", "--tokens"}[r->corpus.kind];
@@ -227,7 +215,7 @@ static clq_status open_job(job *j, request *r, clq_hooks *hooks, clq_error *err)
     for (uint32_t i = 0; i < r->n_exports; i++) CLQ_TRY(check_output(j, r, r->exports[i], err));
     clq_device_options device = {.threads = r->model.threads, .work_group_form = -1, .hooks = hooks};
     clq_layers_options layers = {.context = r->model.o.context, .gram = r->gram ? CLQ_GRAM_ALL : 0, .hooks = hooks};
-    if (!layers.context) CLQ_TRY(default_context(j->source, &layers.context, err));
+    if (!layers.context) CLQ_TRY(clq_layers_default_context(j->source, &layers.context, err));
     CLQ_TRY(clq_device_open(r->model.device, &device, &j->device, err));
     CLQ_TRY(clq_layers_open(j->source, j->device, &layers, &j->layers, err));
     r->corpus.name = strcmp(r->text, "-") == 0 ? "standard input" : r->text;

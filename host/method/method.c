@@ -13,7 +13,7 @@
 #include "io/output.h"
 #include "method/state.h"
 
-enum { DEFAULT_CONTEXT = 512, DEFAULT_WINDOWS = 128, DEFAULT_SEARCH = 2048, MAX_BLOCK = 256 };
+enum { DEFAULT_WINDOWS = 128, DEFAULT_SEARCH = 2048, MAX_BLOCK = 256 };
 
 // ---- windows ----
 
@@ -162,17 +162,6 @@ static uint32_t gram_of(const clq_method *m)
     return m->rule == CLQ_SCALES_SEARCH || m->rule == CLQ_SCALES_CLIP ? common_group(&m->setup) : 0;
 }
 
-static clq_status default_context(const clq_source *source, uint32_t *context, clq_error *err)
-{
-    clq_view view;
-    uint32_t positions = 0;
-    CLQ_TRY(clq_view_create(source, &view, err));
-    clq_status st = clq_net_positions(&view, &positions, err);
-    clq_view_free(&view);
-    *context = positions && positions < DEFAULT_CONTEXT ? positions : DEFAULT_CONTEXT;
-    return st;
-}
-
 static bool has_static(const clq_method_setup *s)
 {
     for (uint32_t i = 0; i < s->source->n_tensors; i++)
@@ -198,7 +187,7 @@ static clq_status open_layers(clq_method *m, clq_error *err)
                             .floats = true,
                             .extra = extra_floats,
                             .hooks = m->setup.hooks};
-    if (!o.context) CLQ_TRY(default_context(m->setup.source, &o.context, err));
+    if (!o.context) CLQ_TRY(clq_layers_default_context(m->setup.source, &o.context, err));
     uint64_t most = (m->o->windows ? m->o->windows : DEFAULT_WINDOWS) * (uint64_t)o.context;
     if (most > m->o->text_len + o.context) most = m->o->text_len + o.context; // a token is a byte at least
     if (wanted > most) wanted = most;

@@ -82,6 +82,17 @@ const clq_site *clq_layers_sites(const clq_layers *l, uint32_t *n)
 
 // ---- opening ----
 
+clq_status clq_layers_default_context(const clq_source *source, uint32_t *context, clq_error *err)
+{
+    clq_view view;
+    uint32_t positions = 0;
+    CLQ_TRY(clq_view_create(source, &view, err));
+    clq_status st = clq_net_positions(&view, &positions, err);
+    clq_view_free(&view);
+    *context = positions && positions < CLQ_LAYERS_CONTEXT ? positions : CLQ_LAYERS_CONTEXT;
+    return st;
+}
+
 static clq_status plan_state(clq_layers *l, uint32_t context, clq_error *err)
 {
     clq_input_needs needs = clq_engine_needs(&l->e);

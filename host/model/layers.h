@@ -33,6 +33,10 @@ typedef struct clq_layers_options {
     const clq_hooks *hooks;
 } clq_layers_options;
 
+// Tokens of a window where none are given: as many as the model takes, at most CLQ_LAYERS_CONTEXT.
+enum { CLQ_LAYERS_CONTEXT = 512 };
+clq_status clq_layers_default_context(const clq_source *source, uint32_t *context, clq_error *err);
+
 // The source and the device must outlive it. CLQ_BAD_INPUT as clq_model_open.
 clq_status clq_layers_open(const clq_source *source, clq_device *device, const clq_layers_options *options,
                            clq_layers **layers, clq_error *err);
