@@ -20,7 +20,6 @@ void clq_image_drop_one(clq_image *image, uint32_t tensor)
 {
     clq_prepared *p = image->tensors[tensor];
     if (!p) return;
-    image->n_bytes -= p->rows * p->cols * sizeof *p->w;
     free(p->w);
     free(p->columns);
     free(p->scales);
@@ -63,7 +62,6 @@ static clq_status load_tensor(clq_image *image, uint32_t index, uint64_t matrix_
     if (!p) return clq_fail_memory(err, sizeof *p);
     clq_tensor_matrix(t, &p->rows, &p->cols);
     p->matrix_rows = matrix_rows;
-    image->n_bytes += p->rows * p->cols * sizeof *p->w;
     p->w = malloc(p->rows * p->cols * sizeof *p->w + 1);
     if (!p->w) return clq_fail_memory(err, p->rows * p->cols * sizeof *p->w);
     CLQ_TRY(clq_tensor_read(image->source, t, 0, p->rows, p->w, err));
@@ -122,19 +120,15 @@ clq_prepared *clq_image_stretch(const clq_image *image, const clq_weight *w, uin
 }
 
 // The element of a bias that belongs to a row.
-static float *bias_of(const clq_image *image, const clq_weight *w, uint64_t row, clq_prepared **p)
+static float *bias_of(const clq_image *image, const clq_weight *w, uint64_t row)
 {
     clq_stretch s = place(image, w->bias_tensor, row, w->is_vector ? w->cols : w->rows, 1);
-    *p = image->tensors[index_of(image, s.t)];
-    return (*p)->w + s.first;
+    return image->tensors[index_of(image, s.t)]->w + s.first;
 }
 
 static void divide_bias(const clq_image *image, const clq_weight *w, uint64_t row, float s)
 {
-    clq_prepared *p;
-    if (!w->bias_tensor) return;
-    *bias_of(image, w, row, &p) /= s;
-    p->changed = true;
+    if (w->bias_tensor) *bias_of(image, w, row) /= s;
 }
 
 // ---- changing ----
@@ -154,7 +148,6 @@ void clq_image_scale_columns(clq_image *image, const clq_weight *w, uint32_t mat
         clq_prepared *p = clq_image_row(image, w, (uint64_t)matrix * w->rows + r, &at);
         float *row = p->w + at * w->cols;
         for (uint32_t c = 0; c < w->cols; c++) row[c] *= s[c];
-        p->changed = true;
         if (r == 0) note_columns(p, at / p->matrix_rows, s);
     }
 }
@@ -167,7 +160,6 @@ void clq_image_divide_rows(clq_image *image, const clq_weight *w, uint32_t matri
         clq_prepared *p = clq_image_row(image, w, (uint64_t)matrix * w->rows + first + r, &at);
         float *row = p->w + at * w->cols;
         for (uint32_t c = 0; c < w->cols; c++) row[c] /= s[r];
-        p->changed = true;
         divide_bias(image, w, first + r, s[r]);
     }
 }
@@ -186,7 +178,6 @@ void clq_image_divide_norm(clq_image *image, const clq_weight *w, float *s)
         float *value = p->w + at.first + c, shift = w->tensor->from.shift, old = *value + shift;
         // The output may hold the value as the source does, or with the shift: both are rounded to its format.
         float stored = as_stored(d->type.format, old / s[c] - shift), now = stored + shift, ratio = old / now;
-        p->changed = true;
         if (!(ratio > 0) || !isfinite(ratio) || !isfinite(1 / ratio)) {
             s[c] = 1;
             continue;
@@ -223,10 +214,7 @@ clq_status clq_image_push(const clq_image *image, const clq_weight *w, clq_memor
         st = ops->memory_write(memory, base + w->w + r * w->cols * 4, w->is_vector ? vector : from, n * w->cols * 4,
                                err);
     }
-    for (uint64_t i = 0; w->bias_tensor && i < n_vector; i++) {
-        clq_prepared *p;
-        vector[i] = *bias_of(image, w, i, &p);
-    }
+    for (uint64_t i = 0; w->bias_tensor && i < n_vector; i++) vector[i] = *bias_of(image, w, i);
     if (st == CLQ_OK && w->bias_tensor) st = ops->memory_write(memory, base + w->bias, vector, n_vector * 4, err);
     free(vector);
     return st;

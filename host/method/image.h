@@ -17,7 +17,6 @@ typedef struct clq_prepared {
     int8_t *zero_points; // NULL: all 0
     uint64_t groups;
     clq_activation *activations; // [rows / matrix_rows]: the static ones to be stored with the weights; NULL: none
-    bool changed;
     // gptq, whose w is rounded already: of the values before and of what became of them
     bool measured;
     double sum_x2, sum_e2, max_error;
@@ -34,7 +33,6 @@ typedef struct clq_image {
     const clq_source *source;
     const clq_destiny *destinies; // by tensor of the source
     clq_prepared **tensors;       // by tensor of the source; NULL: not of the layer
-    uint64_t n_bytes;             // of floats
 } clq_image;
 
 clq_status clq_image_create(const clq_source *source, const clq_destiny *destinies, clq_image *image, clq_error *err);

@@ -109,8 +109,6 @@ static clq_status make_scales(clq_prepared *p, const clq_type *type, clq_error *
 
 typedef struct {
     clq_layer_work *l;
-    int which;
-    uint32_t matrix;
     const clq_type *type;
     input_cost *input;
 } rounding;
@@ -150,7 +148,6 @@ static clq_status round_rows(const rounding *x, clq_prepared *p, uint64_t at, ui
     clq_status st = clq_scaler_run(m->scaler, x->type, m->rule, w, n, p->cols, &cost, scales, zeros, err);
     free(own);
     if (st == CLQ_OK && x->input->has_sweep) st = sweep(x, p, w, n, scales, zeros, err);
-    p->changed = true;
     return st;
 }
 
@@ -249,14 +246,13 @@ static clq_status round_matrix(clq_layer_work *l, int which, uint32_t matrix, in
     if (gptq && measured && !(before = copy_of(&m->image, w)))
         return clq_fail_memory(err, (uint64_t)w->rows * w->cols * 4);
     if (gptq && !input->has_sweep) {
-        m->n_fallbacks++;
         clq_warn(
             m->setup.hooks,
             "'%s'%s: no token reaches it, or its Hessian is not positive definite with any damping; it is rounded to "
             "nearest",
             w->tensor->name, w->count > 1 ? " (an expert)" : "");
     }
-    rounding x = {.l = l, .which = which, .matrix = matrix, .type = type, .input = input};
+    rounding x = {l, type, input};
     clq_status st = CLQ_OK;
     bool own_rule = m->rule == CLQ_SCALES_ABSMAX && !gptq; // the encoder's
     for (uint64_t r = 0, n; !own_rule && st == CLQ_OK && r < w->rows; r += n) {

@@ -31,7 +31,6 @@ struct clq_method {
     uint32_t n_sites, n_names;
     bool floats_only;     // the output has no quantized type
     bool has_static;      // some activations are static
-    uint32_t n_fallbacks; // gptq: weights that were rounded to nearest
     uint64_t n_bytes;
     double written, write_seconds; // the last checkpoint
 };

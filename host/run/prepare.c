@@ -375,18 +375,17 @@ bool clq_preparation_has(const clq_preparation *x, const clq_entry *e)
     return x && e->from.source != UINT32_MAX && (chooses_scales(x, e) || prepared_at(x, e, 0, &s));
 }
 
-clq_status clq_preparation_floats(clq_preparation *x, const clq_entry *e, uint64_t first, uint64_t rows, float *floats,
-                                  bool *loaded)
+bool clq_preparation_floats(const clq_preparation *x, const clq_entry *e, uint64_t first, uint64_t rows, float *floats)
 {
     clq_stretch s;
-    *loaded = x->method && prepared_at(x, e, 0, &s);
-    for (uint64_t r = 0; *loaded && r < rows; r++) {
-        const clq_origin *o = &e->from;
+    const clq_origin *o = &e->from;
+    if (!x->method || !prepared_at(x, e, 0, &s)) return false;
+    for (uint64_t r = 0; r < rows; r++) {
         const clq_prepared *p = prepared_at(x, e, clq_row_from(o->order, o->n_heads, e->rows, first + r) * e->cols, &s);
         memcpy(floats + r * e->cols, p->w + s.first, e->cols * sizeof *floats);
         for (uint64_t c = 0; o->shift != 0 && c < e->cols; c++) floats[r * e->cols + c] += o->shift;
     }
-    return CLQ_OK;
+    return true;
 }
 
 void clq_preparation_stats(const clq_preparation *x, const clq_entry *e, clq_stats *stats)

@@ -33,10 +33,10 @@ clq_status clq_preparation_taken(clq_preparation *preparation, clq_error *err); 
 clq_status clq_preparation_begin(clq_preparation *preparation, clq_entry *e, clq_error *err);
 // Whether the entry's tiles are made by clq_preparation_tile(), from floats.
 bool clq_preparation_has(const clq_preparation *preparation, const clq_entry *e);
-// Rows [first, first + tile->rows) as floats to `floats`, where the method has them (else *loaded is false, and the caller
-// loads them), and the scales that they are encoded with, into the tile. Those are valid until the next tile.
-clq_status clq_preparation_floats(clq_preparation *preparation, const clq_entry *e, uint64_t first, uint64_t rows,
-                                  float *floats, bool *loaded);
+// Rows [first, first + rows) as floats; false: the method does not have them, and the caller loads them.
+bool clq_preparation_floats(const clq_preparation *preparation, const clq_entry *e, uint64_t first, uint64_t rows,
+                            float *floats);
+// The scales that they are encoded with, into the tile; valid until the next tile.
 clq_status clq_preparation_scales(clq_preparation *preparation, const clq_entry *e, uint64_t first, const float *floats,
                                   clq_tile *tile, clq_error *err);
 // What became of the values of a tensor that was rounded before it was encoded.

@@ -121,14 +121,12 @@ static bool device_reads(const clq_entry *e, const clq_tensor *t)
 static clq_status load_prepared(run *r, const clq_entry *e, uint64_t first, clq_tile *tile, clq_error *err)
 {
     void *staging;
-    bool loaded;
     CLQ_TRY(clq_ring_staging(r->ring, &staging, err));
     loading l = {.plan = r->plan, .entry = e, .first = first, .dst = staging};
     tile->source = CLQ_F32;
     tile->src = staging;
     tile->src_bytes = tile->rows * e->cols * 4;
-    CLQ_TRY(clq_preparation_floats(r->preparation, e, first, tile->rows, staging, &loaded));
-    if (!loaded) CLQ_TRY(load(r, &l, tile->rows, load_floats, err));
+    if (!clq_preparation_floats(r->preparation, e, first, tile->rows, staging)) CLQ_TRY(load(r, &l, tile->rows, load_floats, err));
     return clq_preparation_scales(r->preparation, e, first, staging, tile, err);
 }
 
